@@ -1,0 +1,63 @@
+# Everything a developer does. Needs Python >= 3.11 and make; the rest is brought into .venv.
+#
+#   ARGS     more arguments for `holdfast up` and `holdfast down`, or for pytest: make test ARGS="-k cancel"
+#   PYTHON   the interpreter .venv is made with (default: the first of python3.11 … python3.14, python3)
+#   WORKERS  test processes at once
+#   SEED     seed of the random tests; the one in use is printed with the command
+
+ARGS ?=
+WORKERS ?= 2
+SEED ?= $(shell awk 'BEGIN { srand(); print int(rand() * 1000000) }')
+SEED := $(SEED)
+UV_VERSION := 0.13.8
+
+PYTEST = .venv/bin/python -m pytest --hypothesis-seed=$(SEED)
+COMPILE = .venv/lock-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(ARGS)
+
+.DEFAULT_GOAL := all
+.PHONY: all environment help up down test test-full check lock clean
+
+all: environment help
+
+environment:
+	@PYTHON='$(PYTHON)' sh requirements/environment.sh
+
+help:
+	@echo 'make up         start the whole stack and wait until it is ready (Ctrl-C stops it; ARGS=--detach)'
+	@echo 'make down       stop it; the data stays in .holdfast/'
+	@echo 'make test       all tests but the long ones (at most 10 minutes; ARGS="-k name" for some of them)'
+	@echo 'make test-full  all tests (under an hour)'
+	@echo 'make check      format, lint, types, import contracts, unit tests (under a minute)'
+	@echo 'make lock       resolve the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)'
+	@echo 'make clean      remove the environment and every cache; the data stays'
+
+up: environment
+	.venv/bin/holdfast up $(ARGS)
+
+down: environment
+	.venv/bin/holdfast down $(ARGS)
+
+test: environment
+	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-full: environment
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "full or not full" $(ARGS)
+
+check: environment
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PYTEST) tests/unit tests/architecture $(ARGS)
+
+lock: environment
+	@test -x .venv/lock-tools/bin/uv || { .venv/bin/python -m venv .venv/lock-tools && \
+		.venv/lock-tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	$(COMPILE) --output-file requirements/image.lock
+	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
+
+clean:
+	@if [ -f .venv/.installed ]; then .venv/bin/holdfast down; fi
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
