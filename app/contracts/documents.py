@@ -1,0 +1,130 @@
+"""The public documents of HTTP: an order as every reader sees it, wherever it comes from."""
+
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+import msgspec
+
+from app.domain.events import Reason
+from app.domain.fulfilment import FulfilmentLine
+from app.domain.money import Money
+from app.domain.order import Order
+
+T = TypeVar("T")
+
+
+class LineDocument(msgspec.Struct, frozen=True):
+    """One line; `amount` = `quantity` × `unit_price`."""
+
+    sku: str
+    quantity: int
+    unit_price: Money
+    amount: Money
+
+
+class TotalsDocument(msgspec.Struct, frozen=True):
+    """What the order comes to. Tax and shipping are zero until rules for them are configured."""
+
+    subtotal: Money
+    tax: Money
+    shipping: Money
+    total: Money
+
+
+class PaymentDocument(msgspec.Struct, frozen=True):
+    """What is held, taken and given back."""
+
+    status: str
+    authorized: Money
+    captured: Money
+    refunded: Money
+
+
+class FulfilmentDocument(msgspec.Struct, frozen=True):
+    """One parcel from one warehouse."""
+
+    id: str
+    warehouse: str
+    status: str
+    lines: tuple[FulfilmentLine, ...]
+    tracking_number: str | None
+
+
+class OrderDocument(msgspec.Struct, frozen=True):
+    """An order. `waiting_on` names what an order that does not move waits for."""
+
+    id: str
+    customer_id: str
+    status: str
+    reason: Reason | None
+    waiting_on: str | None
+    currency: str
+    lines: tuple[LineDocument, ...]
+    totals: TotalsDocument
+    payment: PaymentDocument
+    fulfilments: tuple[FulfilmentDocument, ...]
+    metadata: dict[str, str]
+    correlation_id: str
+    created_at: str
+    updated_at: str
+    version: int
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """One page of a list; `next_cursor` asks for the next, null on the last."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+def rfc3339(at: datetime) -> str:
+    """A time in UTC with microseconds and a `Z`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def document(order: Order) -> OrderDocument:
+    """An order as its readers see it."""
+
+    def money(amount: int) -> Money:
+        return Money(amount, order.currency)
+
+    return OrderDocument(
+        id=order.id,
+        customer_id=order.customer_id,
+        status=order.status,
+        reason=order.reason,
+        waiting_on=order.waiting_on,
+        currency=order.currency,
+        lines=tuple(
+            LineDocument(x.sku, x.quantity, money(x.unit_price), money(x.amount)) for x in order.lines
+        ),
+        totals=TotalsDocument(money(order.total), money(0), money(0), money(order.total)),
+        payment=PaymentDocument(
+            order.payment.status,
+            money(order.payment.authorized),
+            money(order.payment.captured),
+            money(order.payment.refunded),
+        ),
+        fulfilments=tuple(
+            FulfilmentDocument(f.id, f.warehouse, f.status, f.lines, f.tracking_number)
+            for f in order.fulfilments
+        ),
+        metadata=order.metadata,
+        correlation_id=order.correlation_id,
+        created_at=rfc3339(order.created_at),
+        updated_at=rfc3339(order.updated_at),
+        version=order.version,
+    )
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_order(order: Order) -> bytes:
+    """An order's document as JSON bytes, as they are sent, stored and cached."""
+    return _encoder.encode(document(order))
+
+
+def etag(version: int, waiting_on: str | None) -> str:
+    """The entity tag of an order's document: it changes whenever the document does."""
+    return f'"{version}-{waiting_on}"' if waiting_on else f'"{version}"'

@@ -1,0 +1,60 @@
+"""Redis keys and the envelope of events (CloudEvents 1.0 attributes, structured mode).
+
+Every key starts with `hf:<environment>:`. What belongs to one order carries its id as a hash tag, so that
+the keys may live on a cluster.
+"""
+
+import zlib
+from typing import Final
+
+import msgspec
+
+GROUP_PROJECTIONS: Final = "projections"
+FIELD: Final = b"e"
+"""The one field of a stream entry: the envelope as JSON."""
+
+
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One event as it is published. `id` is `<subject>:<sequence>`; `time` is RFC 3339 UTC."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: str
+    sequence: int
+    correlationid: str
+    data: msgspec.Raw
+    traceparent: str | None = None
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+
+
+def stream(environment: str, shard: int) -> str:
+    """The stream of one shard."""
+    return f"hf:{environment}:events:{shard}"
+
+
+def shard_of(subject: str, shards: int) -> int:
+    """The shard that carries all events of a subject."""
+    return zlib.crc32(subject.encode()) % shards
+
+
+def order_document(environment: str, order_id: str) -> str:
+    """The cached document of an order."""
+    return f"hf:{environment}:{{{order_id}}}:document"
+
+
+def hint_workflow_outbox(environment: str) -> str:
+    """Channel: somebody put a row in the workflow outbox."""
+    return f"hf:{environment}:hints:workflow-outbox"
+
+
+def hint_event_outbox(environment: str) -> str:
+    """Channel: somebody put a row in the event outbox."""
+    return f"hf:{environment}:hints:event-outbox"
+
+
+def source(environment: str) -> str:
+    """The CloudEvents source."""
+    return f"/holdfast/{environment}"

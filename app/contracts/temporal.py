@@ -1,0 +1,114 @@
+"""Names and messages of Temporal: task queues, the workflow, its activities, signals, query, attributes.
+
+Only ids, SKUs and amounts travel here: a workflow's history is kept for days and read by many, so personal
+data and secrets never enter it. Activities read the rest from PostgreSQL.
+"""
+
+from typing import Final
+
+import msgspec
+
+from app.domain.events import Reason
+
+QUEUE_ORDERS: Final = "orders"
+QUEUE_PAYMENTS: Final = "payments"
+QUEUE_INVENTORY: Final = "inventory"
+QUEUE_SHIPPING: Final = "shipping"
+QUEUE_NOTIFICATIONS: Final = "notifications"
+QUEUES: Final = (QUEUE_ORDERS, QUEUE_PAYMENTS, QUEUE_INVENTORY, QUEUE_SHIPPING, QUEUE_NOTIFICATIONS)
+
+ORDER_WORKFLOW: Final = "OrderWorkflow"
+SIGNAL_CANCEL: Final = "cancel_requested"
+SIGNAL_DELIVERED: Final = "shipment_delivered"
+SIGNAL_RETRY: Final = "retry"
+QUERY_STATUS: Final = "status"
+
+RESERVE_STOCK: Final = "reserve_stock"
+RELEASE_STOCK: Final = "release_stock"
+AUTHORIZE_PAYMENT: Final = "authorize_payment"
+CAPTURE_PAYMENT: Final = "capture_payment"
+VOID_PAYMENT: Final = "void_payment"
+BOOK_SHIPMENTS: Final = "book_shipments"
+RELEASE_SHIPMENTS: Final = "release_shipments"
+TRACK_SHIPMENTS: Final = "track_shipments"
+CANCEL_SHIPMENTS: Final = "cancel_shipments"
+CLOSE_ORDER: Final = "close_order"
+SET_WAITING: Final = "set_waiting"
+ALERT_OPERATOR: Final = "alert_operator"
+
+ATTRIBUTES: Final = ("OrderId", "CustomerId", "OrderStatus", "WaitingOn", "CorrelationId")
+"""Search attributes, all keywords."""
+
+
+def workflow_id(order_id: str) -> str:
+    """The one workflow of an order."""
+    return f"order/{order_id}"
+
+
+class OrderInput(msgspec.Struct, frozen=True):
+    """What an order's workflow is started with."""
+
+    order_id: str
+    customer_id: str
+    correlation_id: str
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What a step of an order is asked with."""
+
+    order_id: str
+    correlation_id: str
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What a step answers: the order's status and version after it, and whether it costs anything.
+
+    `reason` is set when the step says for good that the order cannot be carried out, `delivered` when
+    nothing of it is on its way any more.
+    """
+
+    status: str
+    version: int
+    costs: bool = True
+    delivered: bool = False
+    reason: Reason | None = None
+
+
+class Close(msgspec.Struct, frozen=True):
+    """Ask to close an order whose steps are undone, with the reason where nobody cancelled it."""
+
+    order_id: str
+    correlation_id: str
+    reason: Reason | None
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Ask to put on record what an order that does not move waits for, unless it moved past `version`."""
+
+    order_id: str
+    correlation_id: str
+    waiting_on: str
+    version: int
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """Ask to tell the operator that `step` failed for good."""
+
+    order_id: str
+    correlation_id: str
+    step: str
+    error: str
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """The signal that one of an order's parcels was delivered."""
+
+    fulfilment_id: str
+
+
+class StatusAnswer(msgspec.Struct, frozen=True):
+    """What the `status` query answers: as far as the workflow knows."""
+
+    status: str
+    step: str | None
+    waiting_on: str | None

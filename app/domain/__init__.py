@@ -1,0 +1,1 @@
+"""The rules of an order platform: pure Python, no I/O, no clock, no randomness, no framework."""

@@ -1,0 +1,37 @@
+"""Identifiers: time-sortable, made from values that the caller brings (the domain has no clock and no dice).
+
+`ord_` + 26 characters of lower-case Crockford base 32: 48 bits of Unix milliseconds, then 80 random bits
+(the ULID layout). Everything that belongs to an order derives its id from the order's, so that a step that
+is done twice names the same thing twice.
+"""
+
+import re
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+
+ORDER_ID: Final = re.compile(r"ord_[0-9a-hjkmnp-tv-z]{26}\Z")
+FULFILMENT_ID: Final = re.compile(r"ful_([0-9a-hjkmnp-tv-z]{26})_[1-9][0-9]{0,3}\Z")
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+"""What customers, SKUs and warehouses may be called: safe in keys, paths, logs and shells."""
+
+
+def order_id(unix_ms: int, random: bytes) -> str:
+    """The id of an order accepted at `unix_ms` (milliseconds), made unique by ten `random` bytes."""
+    if len(random) != 10:
+        msg = "an order id takes exactly ten random bytes"
+        raise ValueError(msg)
+    number = unix_ms << 80 | int.from_bytes(random, "big")
+    return "ord_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def fulfilment_id(order: str, number: int) -> str:
+    """The id of the order's `number`-th fulfilment, counted from 1."""
+    return f"ful_{order.removeprefix('ord_')}_{number}"
+
+
+def order_of_fulfilment(fulfilment: str) -> str | None:
+    """The order that a fulfilment belongs to; None when this is not a fulfilment's id."""
+    match = FULFILMENT_ID.match(fulfilment)
+    return f"ord_{match.group(1)}" if match else None

@@ -1,0 +1,1 @@
+"""Adapters: they fulfil the ports of `app.domain.ports` with real services."""

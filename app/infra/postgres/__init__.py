@@ -1,0 +1,1 @@
+"""PostgreSQL: the truth. One noun a file; every statement is named in `sql/`."""

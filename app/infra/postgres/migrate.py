@@ -1,0 +1,85 @@
+"""`holdfast migrate`: bring the schema up to date. Safe to run twice, by many at once, and to be killed.
+
+Each migration is one transaction with its row in `schema_migrations`; an advisory lock lets one process at a
+time do them. Files are numbered, never changed once released (their checksums are compared), and only expand
+what older processes use; a later release contracts.
+"""
+
+import argparse
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from app import config
+
+LOCK: Final = 0x686F6C64  # "hold": one number for everybody who migrates this database
+EXIT_UNREACHABLE: Final = 69
+FOLDER: Final = Path(__file__).parent / "migrations"
+
+_CREATE: Final = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+class ChangedMigrationError(Exception):
+    """A migration that was applied is not the one in this release."""
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """Every migration of this release: number, file name, SQL; in order."""
+    files = sorted(FOLDER.glob("[0-9]*.sql"))
+    return [(int(f.name.split("_", 1)[0]), f.name, f.read_text(encoding="utf-8")) for f in files]
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Apply what is missing; returns the names. Raises ChangedMigrationError or asyncpg's errors."""
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        await connection.execute(_CREATE)
+        rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
+        applied = {row["version"]: row["checksum"] for row in rows}
+        done = []
+        for version, name, sql in migrations():
+            checksum = hashlib.sha256(sql.encode()).hexdigest()
+            if version in applied:
+                if applied[version] != checksum:
+                    msg = f"{name} was applied in another form; restore the released file"
+                    raise ChangedMigrationError(msg)
+                continue
+            async with connection.transaction():
+                await connection.execute(sql)
+                await connection.execute(
+                    "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                    version,
+                    name,
+                    checksum,
+                )
+            done.append(name)
+        return done
+    finally:
+        await connection.close()
+
+
+def main(argv: list[str]) -> int:
+    """Migrate the database that DATABASE_URL names."""
+    parser = argparse.ArgumentParser(
+        prog="holdfast migrate", description="Bring the database schema up to date."
+    )
+    parser.parse_args(argv)
+    settings = config.load("tool")
+    try:
+        done = asyncio.run(migrate(settings.database_url))
+    except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        print(f"holdfast migrate: PostgreSQL (DATABASE_URL) is unreachable: {type(error).__name__}")
+        return EXIT_UNREACHABLE
+    except (ChangedMigrationError, asyncpg.PostgresError) as error:
+        print(f"holdfast migrate: {error}")
+        return 1
+    print(f"applied {', '.join(done)}" if done else "the schema is up to date")
+    return 0

@@ -1,0 +1,101 @@
+"""`PostgresOrders`: the orders of record. Every change is one transaction: lock, decide, write, commit.
+
+If the process dies anywhere in here, the change happened wholly or not at all, and asking again finds out:
+`decide` answers "done already" to what was done.
+"""
+
+import msgspec
+
+from app.domain.commands import Command, RecordReservation, RejectOrder
+from app.domain.decide import decide, evolve_all, note
+from app.domain.errors import Refusal
+from app.domain.events import Reason
+from app.domain.order import Order, Status, StockStatus
+from app.domain.ports import Address
+from app.domain.stock import Shortage, allocate, demand
+from app.infra.postgres.order_rows import json_text, order_from
+from app.infra.postgres.order_writes import SQL, write
+from app.infra.postgres.pool import Connection, Database
+
+
+class PostgresOrders:
+    """Fulfils the port `Orders`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on this database."""
+        self._database = database
+
+    async def load(self, order_id: str) -> Order:
+        """One order. Raises LookupError when there is none."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(SQL["load"], order_id)
+        if row is None:
+            raise LookupError(order_id)
+        return order_from(row)
+
+    async def address(self, order_id: str) -> Address | None:
+        """Where an order's parcels go, if anybody said."""
+        async with self._database.connection() as connection:
+            text = await connection.fetchval(SQL["address"], order_id)
+        return None if text is None else msgspec.json.decode(text, type=Address)
+
+    async def record(self, order_id: str, command: Command) -> Order | Refusal:
+        """Decide `command` on the locked order and write what follows; the order as it then is."""
+        async with self._database.transaction() as connection:
+            return await record(connection, order_id, command)
+
+    async def reserve(self, order_id: str) -> Order | Refusal:
+        """Reserve stock for every line, or reject the order naming what is short."""
+        async with self._database.transaction() as connection:
+            order = await self._locked(connection, order_id)
+            if order.stock is not StockStatus.NONE or order.status is not Status.ACCEPTED:
+                return await record(connection, order_id, RecordReservation(()))
+            rows = await connection.fetch(SQL["lock_stock"], list(demand(order.lines)))
+            available: dict[str, list[tuple[str, int]]] = {}
+            for row in rows:
+                available.setdefault(row["sku"], []).append((row["warehouse"], row["available"]))
+            plans = allocate(order.id, order.lines, available)
+            if isinstance(plans, Shortage):
+                detail = "Not enough in stock of " + ", ".join(plans.skus) + "."
+                return await record(
+                    connection, order_id, RejectOrder(Reason("out_of_stock", detail, skus=plans.skus))
+                )
+            return await record(connection, order_id, RecordReservation(plans))
+
+    async def set_waiting(self, order_id: str, waiting_on: str, version: int) -> bool:
+        """Say what an order waits for, unless it has moved past `version`; whether it was said."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(SQL["set_waiting"], order_id, waiting_on, version) is not None
+
+    @staticmethod
+    async def _locked(connection: Connection, order_id: str) -> Order:
+        row = await connection.fetchrow(SQL["load_locked"], order_id)
+        if row is None:
+            raise LookupError(order_id)
+        return order_from(row)
+
+
+async def record(connection: Connection, order_id: str, command: Command) -> Order | Refusal:
+    """Decide `command` on the order, locked in the caller's transaction, and write what follows.
+
+    Returns the order as it then is, or the refusal (nothing is written). Raises LookupError.
+    """
+    row = await connection.fetchrow(SQL["load_locked"], order_id)
+    if row is None:
+        raise LookupError(order_id)
+    order = order_from(row)
+    decision = decide(order, command)
+    if isinstance(decision, Refusal):
+        return decision
+    noted = note(order, command)
+    if decision:
+        # Never older than what is there: the clock may have been set back between two events.
+        at = max(row["now"], order.updated_at)
+        after = evolve_all(noted, decision, at)
+        await write(
+            connection, after, decision, last_hash=row["last_hash"], traceparent=row["traceparent"], at=at
+        )
+        return after
+    if noted.payment != order.payment:
+        await connection.execute(SQL["update_payment"], order_id, json_text(noted.payment))
+    return noted

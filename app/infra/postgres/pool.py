@@ -1,0 +1,110 @@
+"""The connection pool: few connections, bounded waits, and one error for "PostgreSQL does not answer".
+
+Nothing here retries: whoever asked decides. A transaction whose COMMIT was not answered may have happened;
+every caller can ask again safely (idempotency rows, locked decisions).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+
+from app.domain.errors import Unavailable
+from app.observability import metrics
+
+ACQUIRE_TIMEOUT_S: Final = 2.0
+COMMAND_TIMEOUT_S: Final = 10.0
+CONNECT_TIMEOUT_S: Final = 3.0
+
+Connection: TypeAlias = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What means "not now": a dead, starting, stopping, full or overloaded server, or a lost race."""
+
+
+class Database:
+    """A pool. `connection()` lends a connection, `transaction()` one inside a transaction."""
+
+    def __init__(self, dsn: str, *, size: int, name: str) -> None:
+        """Prepare a pool of at most `size` connections that call themselves `name`; `open` connects."""
+        self._pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=size,
+            max_inactive_connection_lifetime=300,
+            command_timeout=COMMAND_TIMEOUT_S,
+            timeout=CONNECT_TIMEOUT_S,
+            server_settings={
+                "application_name": f"holdfast-{name}",
+                "lock_timeout": "5000",
+                "idle_in_transaction_session_timeout": "15000",
+                "jit": "off",
+            },
+        )
+
+    async def open(self) -> "Database":
+        """Set the pool up; it connects when it is first used."""
+        await self._pool
+        return self
+
+    async def close(self) -> None:
+        """Give the connections back, at most five seconds long."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection. Raises Unavailable when none can be had in time or the server goes away."""
+        try:
+            started = time.perf_counter()
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            metrics.POOL_WAIT.observe(time.perf_counter() - started)
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
+        except _AWAY as error:
+            if isinstance(error, ValueError):  # asyncpg's complaint about an argument: a defect of ours
+                raise
+            raise Unavailable("postgres", type(error).__name__) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction: committed at the end, rolled back on any error."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def is_well(self) -> bool:
+        """Whether a statement is answered."""
+        async with self.connection() as connection:
+            return bool(await connection.fetchval("SELECT true"))
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:  # noqa: ANN401
+        """All rows of one statement."""
+        async with self.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+            return rows
+
+    async def execute(self, statement: str, *arguments: Any) -> str:  # noqa: ANN401
+        """Run one statement; its command tag."""
+        async with self.connection() as connection:
+            return str(await connection.execute(statement, *arguments))

@@ -1,0 +1,72 @@
+"""Health of a worker or consumer: `/livez`, `/readyz`, `/startupz` and `/metrics` on HEALTH_PORT.
+
+Liveness asks nothing but this process. Readiness asks the checks it was given. The server is a few lines of
+asyncio on purpose: it must answer when everything else in the process is busy being broken.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import msgspec
+
+from app.observability import metrics
+
+Check = Callable[[], Awaitable[bool]]
+"""Whether something is well; it may raise, which means no."""
+
+CHECK_TIMEOUT_S: Final = 1.0
+REQUEST_TIMEOUT_S: Final = 5.0
+
+
+async def report(checks: Mapping[str, Check]) -> tuple[bool, bytes]:
+    """Run all checks side by side, each a second at most; whether all are well, and a JSON account."""
+    answers = await asyncio.gather(*(_ask(check) for check in checks.values()))
+    account = dict(zip(checks, ("ok" if well else "failing" for well in answers), strict=True))
+    well = all(answers)
+    return well, msgspec.json.encode({"status": "ok" if well else "failing", "checks": account})
+
+
+async def _ask(check: Check) -> bool:
+    try:
+        return await asyncio.wait_for(check(), CHECK_TIMEOUT_S)
+    except Exception:  # noqa: BLE001 - whatever it is, it is not well
+        return False
+
+
+@asynccontextmanager
+async def serve(port: int, checks: Mapping[str, Check], *, host: str = "0.0.0.0") -> AsyncIterator[None]:  # noqa: S104
+    """Answer health requests inside the block. Raises OSError when the port is taken."""
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await _answer(head.split(b" ", 2)[1].decode("latin-1"), checks))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(connection, host, port, limit=16_384)
+    try:
+        yield
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def _answer(path: str, checks: Mapping[str, Check]) -> bytes:
+    if path == "/livez":
+        return _response(200, b'{"status":"ok"}')
+    if path in {"/readyz", "/startupz"}:
+        well, account = await report(checks)
+        return _response(200 if well else 503, account)
+    if path == "/metrics":
+        return _response(200, metrics.exposition(), metrics.CONTENT_TYPE)
+    return _response(404, b'{"status":"not found"}')
+
+
+def _response(status: int, body: bytes, content_type: str = "application/json") -> bytes:
+    reason = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}[status]
+    head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
+    return head.encode() + b"connection: close\r\n\r\n" + body

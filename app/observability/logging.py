@@ -1,0 +1,54 @@
+"""Logs: one line an event, JSON in production, readable in development; each carries the correlation id.
+
+`bind_correlation` puts the id in a context variable, so every line that a request, an activity or an event
+handler causes carries it without being told.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+
+def configure(*, level: str, fmt: str, mode: str, environment: str) -> None:
+    """Set up structlog and the standard library's logging alike. `fmt` is `json` or `console`."""
+    number = getattr(logging, level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[Any] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if fmt == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_drop_meta, *last])
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    structlog.contextvars.bind_contextvars(mode=mode, environment=environment)
+
+
+def _drop_meta(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+    return structlog.stdlib.ProcessorFormatter.remove_processors_meta(logger, name, event)
+
+
+def bind_correlation(correlation_id: str, **more: str) -> None:
+    """Let every line of this task (and of tasks it starts) carry the correlation id."""
+    structlog.contextvars.bind_contextvars(correlation_id=correlation_id, **more)
+
+
+def logger(name: str) -> Any:  # noqa: ANN401 - structlog's own type is a protocol of the configured class
+    """A logger; `name` says which part of the program speaks."""
+    return structlog.get_logger(logger=name)

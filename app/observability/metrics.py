@@ -1,0 +1,56 @@
+"""Metrics: the names that dashboards and alerts rely on, in one place (Prometheus)."""
+
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+REGISTRY: Final = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SLOW: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+HTTP_REQUESTS: Final = Counter(
+    "holdfast_http_requests_total", "Requests answered", ("method", "route", "status"), registry=REGISTRY
+)
+HTTP_DURATION: Final = Histogram(
+    "holdfast_http_request_duration_seconds",
+    "Time to answer",
+    ("method", "route"),
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+ORDERS: Final = Counter(
+    "holdfast_orders_total", "Orders that reached a status", ("status",), registry=REGISTRY
+)
+ORDER_CONFIRM: Final = Histogram(
+    "holdfast_order_confirm_seconds", "From accepted to confirmed", buckets=_SLOW, registry=REGISTRY
+)
+OPEN_ORDERS: Final = Gauge("holdfast_open_orders", "Orders that are not final", registry=REGISTRY)
+OUTBOX_AGE: Final = Gauge(
+    "holdfast_outbox_age_seconds", "Age of the oldest event that is not published", registry=REGISTRY
+)
+STREAM_LAG: Final = Gauge("holdfast_stream_lag", "Events a group has not read", ("group",), registry=REGISTRY)
+REDIS_UP: Final = Gauge("holdfast_redis_up", "Whether Redis answered last", registry=REGISTRY)
+POOL_WAIT: Final = Histogram(
+    "holdfast_pool_wait_seconds", "Wait for a database connection", buckets=_FAST, registry=REGISTRY
+)
+OPERATOR_ALERTS: Final = Counter(
+    "holdfast_operator_alerts_total", "Steps that failed for good", ("step",), registry=REGISTRY
+)
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)
