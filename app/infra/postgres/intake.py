@@ -152,7 +152,7 @@ class Intake:
                     await connection.execute(SQL["call"], order_id, "cancel", None)
                 answer = Answer(200, None, encode(order))
                 if not await store_answer(connection, request, answer):
-                    raise OvertakenError
+                    raise OvertakenError  # noqa: TRY301 - leaving the block rolls back
                 return answer, order
         except OvertakenError:
             stored = await self.answered(request)

@@ -8,6 +8,7 @@ what older processes use; a later release contracts.
 import argparse
 import asyncio
 import hashlib
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -68,18 +69,18 @@ async def migrate(dsn: str) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Migrate the database that DATABASE_URL names."""
-    parser = argparse.ArgumentParser(
-        prog="holdfast migrate", description="Bring the database schema up to date."
-    )
+    parser = argparse.ArgumentParser(prog="holdfast migrate", description="Migrate the database.")
     parser.parse_args(argv)
     settings = config.load("tool")
     try:
         done = asyncio.run(migrate(settings.database_url))
     except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
-        print(f"holdfast migrate: PostgreSQL (DATABASE_URL) is unreachable: {type(error).__name__}")
-        return EXIT_UNREACHABLE
+        return _say(f"holdfast migrate: PostgreSQL is unreachable: {type(error).__name__}", EXIT_UNREACHABLE)
     except (ChangedMigrationError, asyncpg.PostgresError) as error:
-        print(f"holdfast migrate: {error}")
-        return 1
-    print(f"applied {', '.join(done)}" if done else "the schema is up to date")
-    return 0
+        return _say(f"holdfast migrate: {error}", 1)
+    return _say(f"applied {', '.join(done)}" if done else "the schema is up to date", 0)
+
+
+def _say(line: str, code: int) -> int:
+    print(line, file=sys.stderr if code else sys.stdout)  # noqa: T201 - a command talks to a person
+    return code
