@@ -48,7 +48,7 @@ check: environment
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 	$(PYTEST) tests/unit tests/architecture $(ARGS)
 
 lock: environment
