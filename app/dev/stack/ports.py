@@ -1,0 +1,100 @@
+"""Owns which port each server of a stack has.
+
+Guarantees: a port stays the same from run to run as long as it is free; no two servers get the same one; a
+port that had to move is said so. They are remembered in a file of the data folder. If the process dies here,
+the file is the old or the new one, never a half.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+from app.dev.stack.errors import StackError
+from app.dev.stack.probes import HOST
+
+USUAL = {
+    "postgres": 5432,
+    "redis": 6379,
+    "temporal": 7233,
+    "temporal_http": 7243,
+    "temporal_ui": 8233,
+    "sandbox": 8090,
+    "gateway": 8080,
+    "worker": 8081,
+    "consumer": 8082,
+}
+_STEP = (
+    100  # away from the usual neighbours, and below the range from which the kernel takes ports for clients
+)
+_TRIES = 95
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1 at this port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def any_free() -> int:
+    """A port that is free now, from those the kernel hands out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def remembered(file: Path) -> dict[str, int]:
+    """The ports of the last run; empty when there was none or the file cannot be read."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: port
+        for name, port in found.items()
+        if name in USUAL and isinstance(port, int) and 0 < port < 65536
+    }
+
+
+def choose(last: dict[str, int], gateway: int | None = None) -> tuple[dict[str, int], list[str]]:
+    """A free port for every server, and a sentence for each that is not where it was or usually is.
+
+    `gateway` is a port asked for by name: StackError when it is taken.
+    """
+    chosen: dict[str, int] = {}
+    notices = []
+    if gateway is not None:
+        if not is_free(gateway):
+            raise StackError(
+                f"Port {gateway}, asked for by --gateway-port, is in use by another program. "
+                "Stop that, name another port, or leave the option out for a free one."
+            )
+        chosen["gateway"] = gateway
+    # Remembered ports come first, so that a server that has to move does not take a neighbour's.
+    taken = {gateway} | {port for name, port in last.items() if name not in chosen}
+    for name, usual in USUAL.items():
+        if name in chosen:
+            continue
+        wanted = last.get(name, usual)
+        if is_free(wanted) and wanted not in chosen.values() and (name in last or wanted not in taken):
+            chosen[name] = wanted
+            continue
+        chosen[name] = _next_free(usual, taken | set(chosen.values()))
+        notices.append(f"Port {wanted} is taken; {name} listens on {chosen[name]} instead.")
+    return chosen, notices
+
+
+def _next_free(usual: int, taken: set[int | None]) -> int:
+    for tries in range(_TRIES):
+        port = usual + tries * _STEP
+        if port not in taken and is_free(port):
+            return port
+    return any_free()

@@ -1,0 +1,249 @@
+"""Owns one process of the stack: its start, its readiness, its end, its log.
+
+Guarantees: `start` returns when the process answers its probe, or raises ServiceFailed with the end of the log
+and leaves nothing running; `stop` returns when the process is gone, however unwilling it was. Not bound to an
+event loop: one loop may start it and another stop it. If this process dies, the child lives on; the guard
+(guard.py) or the kernel (`follow`) ends it then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.dev.stack.errors import ServiceFailed, StackError, explain
+from app.dev.stack.probes import Probe
+from app.dev.stack.processes import Identity, identify
+
+LAUNCHER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
+LOG_BYTES_MAX = 20_000_000
+TAIL_LINES = 15
+_TAIL_BYTES = 8192
+_ASK_AGAIN_S = 0.03
+_POLL_S = 0.05
+
+StopSteps = tuple[tuple[signal.Signals, float], ...]
+GENTLY: StopSteps = ((signal.SIGTERM, 15.0),)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a process is: how it is started, asked whether it serves, and stopped. Times are seconds.
+
+    `stop_steps` are signals and how long each may take; SIGKILL follows the last. `before` runs before every
+    start and may wait. `follow` is the signal by which the kernel ends it should this process die.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    log: Path
+    probe: Probe
+    start_timeout_s: float = 30.0
+    stop_steps: StopSteps = GENTLY
+    launch: tuple[str, ...] = ()
+    follow: signal.Signals | None = None
+    before: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(slots=True)
+class Service:
+    """A process that is started, watched and stopped; started again it is another process of the same spec."""
+
+    spec: Spec
+    process: subprocess.Popen[bytes] | None = None
+    identity: Identity | None = None
+    ready: bool = False
+    _log_from: int = field(default=0)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives (it need not be ready)."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the living process."""
+        return self.process.pid if self.process is not None and self.running else None
+
+    async def start(self) -> None:
+        """Start the process and wait until it answers its probe. Raises ServiceFailed or StackError."""
+        if self.running:
+            return
+        if self.spec.before is not None:
+            await self.spec.before()
+        self._spawn()
+        try:
+            await self._await_ready()
+        except BaseException:
+            await self.stop(at_once=True)
+            raise
+
+    def _spawn(self) -> None:
+        spec = self.spec
+        launch = list(spec.launch)
+        if spec.follow is not None:
+            launch += ["--follow", f"{os.getpid()}:{int(spec.follow)}"]
+        argv = [*LAUNCHER, *launch, "--", *spec.argv] if launch else list(spec.argv)
+        try:
+            bound(spec.log)
+            with spec.log.open("ab") as log:
+                self._log_from = log.tell()
+                # A session of its own: Ctrl-C at the terminal reaches only the supervisor, which stops in order.
+                self.process = subprocess.Popen(
+                    argv,
+                    env=dict(spec.env),
+                    cwd=spec.cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise explain(error, f"Cannot start {spec.name}", spec.log.parent) from error
+        self.ready = False
+        self.identity = identify(self.process.pid)
+
+    async def _await_ready(self) -> None:
+        deadline = time.monotonic() + self.spec.start_timeout_s
+        while True:
+            if self.process is not None and (code := self.process.poll()) is not None:
+                raise self.failed(f"ended while it started ({describe(code)})")
+            if await self.spec.probe():
+                # Somebody else may answer on this port while our process is about to give up on it.
+                if self.running:
+                    self.ready = True
+                    return
+                continue
+            if time.monotonic() > deadline:
+                raise self.failed(f"was not ready within {self.spec.start_timeout_s:g} s")
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def ended(self) -> int:
+        """Wait until the process is gone; its return code (negative: the signal that ended it)."""
+        process = self.process
+        if process is None:
+            raise StackError(f"{self.spec.name} was never started")
+        await _exit_of(process)
+        self.ready = False
+        return process.wait()
+
+    async def stop(self, *, at_once: bool = False, hurry: asyncio.Event | None = None) -> None:
+        """Stop by the steps of the spec, each within its time, at last by SIGKILL (first, when `at_once`).
+
+        `hurry`, once set, cuts the waiting short.
+        """
+        process = self.process
+        if process is None:
+            return
+        for number, seconds in () if at_once else self.spec.stop_steps:
+            if process.poll() is not None or (hurry is not None and hurry.is_set()):
+                break
+            process.send_signal(number)
+            await _first(_exit_of(process), hurry, seconds)
+        if process.poll() is None:
+            process.kill()
+        await self.ended()
+
+    def kill(self) -> None:
+        """SIGKILL, at once and without waiting; `ended` waits."""
+        if self.process is not None:
+            self.process.kill()
+
+    def failed(self, reason: str) -> ServiceFailed:
+        """The error that says why this service does not run, with the end of what it logged since its start."""
+        return ServiceFailed(self.spec.name, reason, self.spec.log, tail(self.spec.log, self._log_from))
+
+    def logged(self, text: str) -> bool:
+        """Whether the end of what was logged since the start contains `text`."""
+        return any(text in line for line in tail(self.spec.log, self._log_from))
+
+
+def describe(code: int) -> str:
+    """A return code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"ended by {signal.Signals(-code).name}"
+    return f"ended by signal {-code}"
+
+
+def tail(log: Path, start: int = 0) -> list[str]:
+    """The last lines of a log, none from before byte `start`."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start if start <= size else 0, size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if line.strip()][-TAIL_LINES:]
+
+
+def bound(log: Path) -> None:
+    """Move what a log that grew beyond LOG_BYTES_MAX holds to `<name>.1`, and go on with an empty one.
+
+    The file is emptied, not replaced, because its writer holds it open (and appends).
+    """
+    try:
+        if log.stat().st_size <= LOG_BYTES_MAX:
+            return
+    except FileNotFoundError:
+        return
+    old = log.with_name(log.name + ".1")
+    with log.open("r+b") as source:
+        try:
+            with old.open("wb") as target:
+                source.seek(-LOG_BYTES_MAX // 2, os.SEEK_END)
+                target.write(source.read())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            old.unlink(missing_ok=True)
+        source.truncate(0)
+
+
+async def _exit_of(process: subprocess.Popen[bytes]) -> None:
+    """Sleep until the process ended, without reaping it under the feet of other waiters."""
+    if process.poll() is not None:
+        return
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:  # an old kernel: ask now and then
+        while process.poll() is None:
+            await asyncio.sleep(_POLL_S)
+        return
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    try:
+        loop.add_reader(handle, lambda: over.done() or over.set_result(None))
+        await over
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
+async def _first(ending: Awaitable[None], hurry: asyncio.Event | None, seconds: float) -> None:
+    tasks = [asyncio.ensure_future(ending)]
+    if hurry is not None:
+        tasks.append(asyncio.ensure_future(_set(hurry)))
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
