@@ -51,4 +51,4 @@ def bind_correlation(correlation_id: str, **more: str) -> None:
 
 def logger(name: str) -> Any:  # noqa: ANN401 - structlog's own type is a protocol of the configured class
     """A logger; `name` says which part of the program speaks."""
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(component=name)

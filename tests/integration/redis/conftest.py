@@ -1,0 +1,38 @@
+"""A Valkey that these tests may kill, pause and flush."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.dev.servers import EmbeddedValkey
+from app.infra.redis.clients import RedisClients, open_redis
+
+
+@pytest.fixture(scope="session")
+async def own_valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedValkey]:
+    """The server, kept between tests; a test that kills it starts it again."""
+    place: Path = tmp_path_factory.mktemp("valkey")
+    server = EmbeddedValkey(place, durable=False)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def valkey(own_valkey: EmbeddedValkey) -> AsyncIterator[EmbeddedValkey]:
+    """The server, running and empty."""
+    if own_valkey.pid is None:
+        await own_valkey.start()
+    async with open_redis(own_valkey.url, None, "test", "conftest") as clients:
+        await clients.writes.flushall()
+    yield own_valkey
+    if own_valkey.pid is None:
+        await own_valkey.start()
+
+
+@pytest.fixture
+async def clients(valkey: EmbeddedValkey) -> AsyncIterator[RedisClients]:
+    """Clients of that server."""
+    async with open_redis(valkey.url, None, "test", "test") as opened:
+        yield opened
