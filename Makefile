@@ -7,7 +7,7 @@
 
 ARGS ?=
 WORKERS ?= 2
-SEED ?= $(shell awk 'BEGIN { srand(); print int(rand() * 1000000) }')
+SEED ?= $(shell date +%s)
 SEED := $(SEED)
 UV_VERSION := 0.13.8
 
