@@ -53,7 +53,7 @@ check: environment
 
 lock: environment
 	@test -x .venv/lock-tools/bin/uv || { .venv/bin/python -m venv .venv/lock-tools && \
-		.venv/lock-tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+		.venv/lock-tools/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION); }
 	$(COMPILE) --output-file requirements/image.lock
 	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
 
