@@ -32,6 +32,7 @@ BOOK_SHIPMENTS: Final = "book_shipments"
 RELEASE_SHIPMENTS: Final = "release_shipments"
 TRACK_SHIPMENTS: Final = "track_shipments"
 CANCEL_SHIPMENTS: Final = "cancel_shipments"
+CANCEL_ORDER: Final = "cancel_order"
 CLOSE_ORDER: Final = "close_order"
 SET_WAITING: Final = "set_waiting"
 ALERT_OPERATOR: Final = "alert_operator"
@@ -54,32 +55,25 @@ class OrderInput(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What a step of an order is asked with."""
+    """What a step of an order is asked with; `reason` is why the order is given up, where it is."""
 
     order_id: str
     correlation_id: str
+    reason: Reason | None = None
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What a step answers: the order's status and version after it, and whether it costs anything.
+    """What a step answers: the order's status and version after it, and what is still ahead.
 
-    `reason` is set when the step says for good that the order cannot be carried out, `delivered` when
-    nothing of it is on its way any more.
+    `reason` is set when the step says for good that the order cannot be carried out. `to_pay` is what it
+    costs (minor units), `undelivered` how many parcels are not with the customer.
     """
 
     status: str
     version: int
-    costs: bool = True
-    delivered: bool = False
+    to_pay: int
+    undelivered: int
     reason: Reason | None = None
-
-
-class Close(msgspec.Struct, frozen=True):
-    """Ask to close an order whose steps are undone, with the reason where nobody cancelled it."""
-
-    order_id: str
-    correlation_id: str
-    reason: Reason | None
 
 
 class Waiting(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from app.domain import events as e
 from app.domain.errors import Refusal
 from app.domain.fulfilment import Fulfilment, FulfilmentStatus
-from app.domain.payment import Payment, PaymentStatus
+from app.domain.payment import Decline, Payment, PaymentStatus
 
 
 class Status(StrEnum):
@@ -187,8 +187,9 @@ def _payment_after(payment: Payment, event: e.OrderEvent) -> Payment:
             return replace(payment, status=PaymentStatus.VOIDED, authorized=0)
         case e.PaymentRefunded(amount=amount):
             return replace(payment, status=PaymentStatus.REFUNDED, refunded=amount)
-        case e.PaymentDeclined():
-            return replace(payment, status=PaymentStatus.DECLINED)
+        case e.PaymentDeclined(code=code, decline_code=decline_code, detail=detail):
+            decline = Decline(code, decline_code, detail)
+            return replace(payment, status=PaymentStatus.DECLINED, decline=decline)
         case _:
             return payment
 

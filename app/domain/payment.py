@@ -20,6 +20,14 @@ class PaymentStatus(StrEnum):
     DECLINED = "declined"
 
 
+class Decline(msgspec.Struct, frozen=True):
+    """The provider's refusal in its own words."""
+
+    code: str
+    decline_code: str | None
+    detail: str
+
+
 class Payment(msgspec.Struct, frozen=True):
     """Three sums that never mix; `intent` is the provider's id, stored before anything can be charged.
 
@@ -33,6 +41,7 @@ class Payment(msgspec.Struct, frozen=True):
     refunded: int = 0
     intent: str | None = None
     key_number: int = 1
+    decline: Decline | None = None
 
     @property
     def holds_money(self) -> bool:

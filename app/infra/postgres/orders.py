@@ -4,6 +4,8 @@ If the process dies anywhere in here, the change happened wholly or not at all, 
 `decide` answers "done already" to what was done.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from app.domain.commands import Command, RecordReservation, RejectOrder
@@ -21,9 +23,10 @@ from app.infra.postgres.pool import Connection, Database
 class PostgresOrders:
     """Fulfils the port `Orders`."""
 
-    def __init__(self, database: Database) -> None:
-        """Work on this database."""
+    def __init__(self, database: Database, announce: Callable[[], None] = lambda: None) -> None:
+        """Work on this database; `announce` is called after a commit, when there may be new events."""
         self._database = database
+        self._announce = announce
 
     async def load(self, order_id: str) -> Order:
         """One order. Raises LookupError when there is none."""
@@ -42,25 +45,30 @@ class PostgresOrders:
     async def record(self, order_id: str, command: Command) -> Order | Refusal:
         """Decide `command` on the locked order and write what follows; the order as it then is."""
         async with self._database.transaction() as connection:
-            return await record(connection, order_id, command)
+            answer = await record(connection, order_id, command)
+        self._announce()
+        return answer
 
     async def reserve(self, order_id: str) -> Order | Refusal:
         """Reserve stock for every line, or reject the order naming what is short."""
         async with self._database.transaction() as connection:
-            order = await self._locked(connection, order_id)
-            if order.stock is not StockStatus.NONE or order.status is not Status.ACCEPTED:
-                return await record(connection, order_id, RecordReservation(()))
-            rows = await connection.fetch(SQL["lock_stock"], list(demand(order.lines)))
-            available: dict[str, list[tuple[str, int]]] = {}
-            for row in rows:
-                available.setdefault(row["sku"], []).append((row["warehouse"], row["available"]))
-            plans = allocate(order.id, order.lines, available)
-            if isinstance(plans, Shortage):
-                detail = "Not enough in stock of " + ", ".join(plans.skus) + "."
-                return await record(
-                    connection, order_id, RejectOrder(Reason("out_of_stock", detail, skus=plans.skus))
-                )
-            return await record(connection, order_id, RecordReservation(plans))
+            answer = await self._reserve(connection, order_id)
+        self._announce()
+        return answer
+
+    async def _reserve(self, connection: Connection, order_id: str) -> Order | Refusal:
+        order = await self._locked(connection, order_id)
+        if order.stock is not StockStatus.NONE or order.status is not Status.ACCEPTED:
+            return await record(connection, order_id, RecordReservation(()))
+        available: dict[str, list[tuple[str, int]]] = {}
+        for row in await connection.fetch(SQL["lock_stock"], list(demand(order.lines))):
+            available.setdefault(row["sku"], []).append((row["warehouse"], row["available"]))
+        plans = allocate(order.id, order.lines, available)
+        if isinstance(plans, Shortage):
+            detail = "Not enough in stock of " + ", ".join(plans.skus) + "."
+            reason = Reason("out_of_stock", detail, skus=plans.skus)
+            return await record(connection, order_id, RejectOrder(reason))
+        return await record(connection, order_id, RecordReservation(plans))
 
     async def set_waiting(self, order_id: str, waiting_on: str, version: int) -> bool:
         """Say what an order waits for, unless it has moved past `version`; whether it was said."""

@@ -1,0 +1,23 @@
+"""Notifications: tell people. Today: the operator, when a step failed for good."""
+
+from temporalio import activity
+
+from app.contracts import temporal as t
+from app.observability import metrics
+from app.observability.logging import bind_correlation, logger
+
+log = logger("notifications")
+
+
+class NotificationActivities:
+    """Steps on the `notifications` queue."""
+
+    @activity.defn(name=t.ALERT_OPERATOR)
+    async def alert_operator(self, alert: t.Alert) -> None:
+        """Say loudly which step of which order failed for good, and what makes it go on."""
+        bind_correlation(alert.correlation_id, order_id=alert.order_id)
+        metrics.OPERATOR_ALERTS.labels(alert.step).inc()
+        mend = (
+            f"temporal workflow signal --workflow-id {t.workflow_id(alert.order_id)} --name {t.SIGNAL_RETRY}"
+        )
+        log.critical("operator_needed", step=alert.step, error=alert.error, after_mending=mend)

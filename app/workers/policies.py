@@ -1,0 +1,61 @@
+"""Policies: on which queue each step runs, how long one try may take, and how it is tried again.
+
+Infrastructure errors are tried again for ever, at most a minute apart: an order waits through any outage and
+says what it waits for. Refusals are final and are not tried again.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+from temporalio.common import RetryPolicy
+
+from app.contracts import temporal as t
+
+RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=10),
+    maximum_attempts=0,
+)
+"""0.2 s, 0.4 s, … 10 s, for ever: after an outage every order moves again within ten seconds."""
+
+PATIENCE: Final = timedelta(seconds=2)
+"""A step that takes longer is something the order waits for, and it says so."""
+
+TRACK_FIRST: Final = timedelta(seconds=30)
+TRACK_MAX: Final = timedelta(hours=1)
+"""How long the carrier may be silent before we ask, doubling from the first to the last."""
+
+BOOKKEEPING_TIMEOUT: Final = timedelta(seconds=10)
+RPC_TIMEOUT: Final = timedelta(seconds=5)
+WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=10)
+
+
+class StepPolicy(msgspec.Struct, frozen=True):
+    """Where a step runs and how long one try of it may take."""
+
+    queue: str
+    start_to_close: timedelta
+
+
+_DATABASE: Final = timedelta(seconds=15)
+_PROVIDER: Final = timedelta(seconds=45)
+
+STEPS: Final[dict[str, StepPolicy]] = {
+    t.RESERVE_STOCK: StepPolicy(t.QUEUE_INVENTORY, _DATABASE),
+    t.RELEASE_STOCK: StepPolicy(t.QUEUE_INVENTORY, _DATABASE),
+    t.AUTHORIZE_PAYMENT: StepPolicy(t.QUEUE_PAYMENTS, _PROVIDER),
+    t.CAPTURE_PAYMENT: StepPolicy(t.QUEUE_PAYMENTS, _PROVIDER),
+    t.VOID_PAYMENT: StepPolicy(t.QUEUE_PAYMENTS, _PROVIDER),
+    t.BOOK_SHIPMENTS: StepPolicy(t.QUEUE_SHIPPING, _PROVIDER),
+    t.RELEASE_SHIPMENTS: StepPolicy(t.QUEUE_SHIPPING, _PROVIDER),
+    t.TRACK_SHIPMENTS: StepPolicy(t.QUEUE_SHIPPING, _PROVIDER),
+    t.CANCEL_SHIPMENTS: StepPolicy(t.QUEUE_SHIPPING, _PROVIDER),
+    t.CANCEL_ORDER: StepPolicy(t.QUEUE_ORDERS, _DATABASE),
+    t.CLOSE_ORDER: StepPolicy(t.QUEUE_ORDERS, _DATABASE),
+}
+"""Activity → its policy."""
+
+WAITS_FOR: Final = frozenset({t.QUEUE_PAYMENTS, t.QUEUE_INVENTORY, t.QUEUE_SHIPPING})
+"""Queues whose names an order may wait for."""

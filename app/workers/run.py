@@ -1,0 +1,183 @@
+"""MODE=worker: the order starter and the Temporal workers of the task queues in WORKER_QUEUES.
+
+Everything is built here, in one stack, and closed in reverse. SIGTERM: stop taking work, finish the steps
+under way, hand back the rest. Killed instead: every step is idempotent and is tried again elsewhere.
+"""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, Final
+
+import uvloop
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from app.config import Settings
+from app.contracts import streams
+from app.contracts import temporal as t
+from app.infra.carriers.http import HttpCarrier
+from app.infra.payments.stripe import StripePayments
+from app.infra.postgres.orders import PostgresOrders
+from app.infra.postgres.pool import Database
+from app.infra.postgres.workflow_outbox import WorkflowOutbox
+from app.infra.redis.clients import open_redis
+from app.infra.redis.hints import Hints
+from app.infra.temporal.client import connect, is_well
+from app.observability import health, logging
+from app.workers.activities.inventory import InventoryActivities
+from app.workers.activities.notifications import NotificationActivities
+from app.workers.activities.orders import OrderActivities
+from app.workers.activities.payments import PaymentActivities
+from app.workers.activities.shipping import ShippingActivities
+from app.workers.outcomes import QuietOutages
+from app.workers.starter import Starter
+from app.workers.workflows.order import OrderWorkflow
+
+WORKFLOWS_CACHED_MAX: Final = 2000
+ACTIVITIES_MAX: Final = 100
+POLLERS: Final = 4
+CONNECT_PAUSE_S: Final = 1.0
+PASSED_THROUGH: Final = ("app.contracts", "app.domain", "app.workers.policies", "msgspec")
+"""Modules the workflow sandbox shares with the process: a test keeps clocks and dice out of them."""
+
+log = logging.logger("worker")
+
+
+def run(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; 0 then, 1 when a worker stopped by itself."""
+    logging.configure(
+        level=settings.log_level, fmt=settings.log_format, mode="worker", environment=settings.environment
+    )
+    return uvloop.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url, size=settings.database_pool_size, name="worker")
+        stack.push_async_callback((await database.open()).close)
+        clients: dict[str, Client] = {}
+        checks: dict[str, health.Check] = {
+            "postgres": database.is_well,
+            "temporal": lambda: _is_connected(clients),
+        }
+        await stack.enter_async_context(health.serve(settings.health_port, checks))
+        redis = await stack.enter_async_context(
+            open_redis(settings.redis_url, settings.redis_db, settings.environment, "worker")
+        )
+        hints = Hints(redis)
+        client = await _patiently_connect(settings, stop)
+        if client is None:
+            return 0
+        clients["temporal"] = client
+        events_hint = streams.hint_event_outbox(settings.environment)
+        orders = PostgresOrders(database, announce=lambda: hints.publish(events_hint))
+        payments = StripePayments(api_key=settings.stripe_api_key, api_base=settings.stripe_api_base)
+        stack.push_async_callback(payments.close)
+        carrier = HttpCarrier(settings.carrier_url)
+        stack.push_async_callback(carrier.close)
+        workers = _workers(settings, client, _activities(orders, payments, carrier))
+        starting: list[asyncio.Task[Any]] = []
+        if t.QUEUE_ORDERS in settings.worker_queues:
+            hint = hints.listen(streams.hint_workflow_outbox(settings.environment))
+            starter = Starter(WorkflowOutbox(database), client, hint)
+            starting = [asyncio.create_task(starter.run()), asyncio.create_task(starter.look_after())]
+        return await _until_stopped(stop, workers, starting)
+
+
+async def _is_connected(clients: dict[str, Client]) -> bool:
+    return "temporal" in clients and await is_well(clients["temporal"])
+
+
+async def _patiently_connect(settings: Settings, stop: asyncio.Event) -> Client | None:
+    """A client of Temporal, waiting for it as long as it takes; None when stopped meanwhile."""
+    said = False
+    while not stop.is_set():
+        try:
+            return await connect(settings)
+        except (RuntimeError, RPCError) as error:
+            if not said:
+                log.warning("temporal_is_away", address=settings.temporal_address, error=str(error))
+                said = True
+        await _sleep_unless(stop, CONNECT_PAUSE_S)
+    return None
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait([waiting], timeout=seconds)
+    waiting.cancel()
+
+
+def _activities(
+    orders: PostgresOrders, payments: StripePayments, carrier: HttpCarrier
+) -> dict[str, list[Any]]:
+    """Queue → the activities that are served there."""
+    inventory = InventoryActivities(orders)
+    paying = PaymentActivities(orders, payments)
+    shipping = ShippingActivities(orders, carrier)
+    own = OrderActivities(orders)
+    return {
+        t.QUEUE_ORDERS: [own.cancel_order, own.close_order, own.set_waiting],
+        t.QUEUE_INVENTORY: [inventory.reserve_stock, inventory.release_stock],
+        t.QUEUE_PAYMENTS: [paying.authorize_payment, paying.capture_payment, paying.void_payment],
+        t.QUEUE_SHIPPING: [
+            shipping.book_shipments,
+            shipping.release_shipments,
+            shipping.track_shipments,
+            shipping.cancel_shipments,
+        ],
+        t.QUEUE_NOTIFICATIONS: [NotificationActivities().alert_operator],
+    }
+
+
+def _workers(settings: Settings, client: Client, activities: dict[str, list[Any]]) -> list[Worker]:
+    runner = SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+    )
+    grace = timedelta(seconds=settings.shutdown_timeout_s * 0.8)
+    return [
+        Worker(
+            client,
+            task_queue=queue,
+            workflows=[OrderWorkflow] if queue == t.QUEUE_ORDERS else [],
+            activities=activities[queue],
+            workflow_runner=runner,
+            interceptors=[QuietOutages()],
+            max_cached_workflows=WORKFLOWS_CACHED_MAX,
+            max_concurrent_activities=ACTIVITIES_MAX,
+            workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
+            graceful_shutdown_timeout=grace,
+        )
+        for queue in settings.worker_queues
+    ]
+
+
+async def _until_stopped(
+    stop: asyncio.Event, workers: list[Worker], starting: list[asyncio.Task[Any]]
+) -> int:
+    """Run everything until `stop`; 1 when something stopped by itself: a supervisor starts us again."""
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    stopping = asyncio.create_task(stop.wait())
+    log.info("ready", queues=[worker.task_queue for worker in workers])
+    await asyncio.wait([stopping, *running, *starting], return_when=asyncio.FIRST_COMPLETED)
+    well = stop.is_set()
+    for task in starting:
+        task.cancel()
+    await asyncio.gather(*starting, return_exceptions=True)
+    await asyncio.gather(*(worker.shutdown() for worker in workers), return_exceptions=True)
+    outcomes = await asyncio.gather(*running, return_exceptions=True)
+    stopping.cancel()
+    for error in outcomes:
+        if isinstance(error, Exception):
+            log.error("worker_stopped", error=repr(error))
+            well = False
+    log.info("stopped", clean=well)
+    return 0 if well else 1
