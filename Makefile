@@ -58,6 +58,6 @@ lock: environment
 	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
 
 clean:
-	@if [ -f .venv/.installed ]; then .venv/bin/holdfast down; fi
+	@if [ -f .venv/.installed ]; then .venv/bin/holdfast down || true; fi
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
