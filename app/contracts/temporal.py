@@ -66,23 +66,22 @@ class Progress(msgspec.Struct, frozen=True):
     """What a step answers: the order's status and version after it, and what is still ahead.
 
     `reason` is set when the step says for good that the order cannot be carried out. `to_pay` is what it
-    costs (minor units), `undelivered` how many parcels are not with the customer.
+    costs (minor units), `undelivered` the parcels that are not with the customer.
     """
 
     status: str
     version: int
     to_pay: int
-    undelivered: int
+    undelivered: tuple[str, ...]
     reason: Reason | None = None
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """Ask to put on record what an order that does not move waits for, unless it moved past `version`."""
+    """Ask to put on record what an order that does not move waits for."""
 
     order_id: str
     correlation_id: str
     waiting_on: str
-    version: int
 
 
 class Alert(msgspec.Struct, frozen=True):

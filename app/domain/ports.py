@@ -144,6 +144,6 @@ class Orders(Protocol):
         """Reserve stock for every line, or reject the order naming what is short."""
         ...
 
-    async def set_waiting(self, order_id: str, waiting_on: str, version: int) -> bool:
-        """Say what an order waits for, unless it has moved past `version`; whether it was said."""
+    async def set_waiting(self, order_id: str, waiting_on: str) -> bool:
+        """Say what an open order waits for, unless it moved within the last second; whether it was said."""
         ...

@@ -141,10 +141,15 @@ class Starter:
 
 
 def _attributes(order: Call | OpenOrder) -> TypedSearchAttributes:
-    values = (order.order_id, order.customer_id, Status.ACCEPTED, "", order.correlation_id)
+    values = {
+        "OrderId": order.order_id,
+        "CustomerId": order.customer_id,
+        "OrderStatus": Status.ACCEPTED,
+        "CorrelationId": order.correlation_id,
+    }
     return TypedSearchAttributes(
         [
             SearchAttributePair(SearchAttributeKey.for_keyword(name), str(value))
-            for name, value in zip(t.ATTRIBUTES, values, strict=True)
+            for name, value in values.items()
         ]
     )

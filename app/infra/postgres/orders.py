@@ -70,10 +70,10 @@ class PostgresOrders:
             return await record(connection, order_id, RejectOrder(reason))
         return await record(connection, order_id, RecordReservation(plans))
 
-    async def set_waiting(self, order_id: str, waiting_on: str, version: int) -> bool:
-        """Say what an order waits for, unless it has moved past `version`; whether it was said."""
+    async def set_waiting(self, order_id: str, waiting_on: str) -> bool:
+        """Say what an open order waits for, unless it moved within the last second; whether it was said."""
         async with self._database.connection() as connection:
-            return await connection.fetchval(SQL["set_waiting"], order_id, waiting_on, version) is not None
+            return await connection.fetchval(SQL["set_waiting"], order_id, waiting_on) is not None
 
     @staticmethod
     async def _locked(connection: Connection, order_id: str) -> Order:

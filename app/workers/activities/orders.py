@@ -33,4 +33,4 @@ class OrderActivities:
     async def set_waiting(self, waiting: t.Waiting) -> bool:
         """Put on record what it waits for, unless it has moved meanwhile."""
         bind_correlation(waiting.correlation_id, order_id=waiting.order_id)
-        return await self._orders.set_waiting(waiting.order_id, waiting.waiting_on, waiting.version)
+        return await self._orders.set_waiting(waiting.order_id, waiting.waiting_on)

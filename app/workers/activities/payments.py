@@ -17,7 +17,7 @@ from app.domain.events import Reason
 from app.domain.order import Order, Status
 from app.domain.payment import PaymentStatus, idempotency_key
 from app.domain.ports import Intent, IntentStatus, Orders, Payments
-from app.workers.activities.progress import begin, final, granted, progress
+from app.workers.activities.progress import begin, final, granted, may_be_undone, progress
 
 R = TypeVar("R")
 
@@ -62,6 +62,7 @@ class PaymentActivities:
     async def void_payment(self, step: t.Step) -> t.Progress:
         """Leave nothing held and nothing taken, whatever may have happened before."""
         order = await self._orders.load(begin(step))
+        may_be_undone(order)
         if order.payment.intent is None:  # nothing can have been charged: confirming needs the stored id
             return progress(order)
         intent = await self._with_lasting_key(order, self._undone)

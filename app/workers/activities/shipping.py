@@ -14,7 +14,7 @@ from app.domain.events import Reason
 from app.domain.fulfilment import Fulfilment, FulfilmentStatus
 from app.domain.order import Order, Status
 from app.domain.ports import Carrier, Orders, ShipmentStatus
-from app.workers.activities.progress import begin, final, granted, progress
+from app.workers.activities.progress import begin, final, granted, may_be_undone, progress
 
 
 class ShippingActivities:
@@ -76,6 +76,7 @@ class ShippingActivities:
     async def cancel_shipments(self, step: t.Step) -> t.Progress:
         """Call off every parcel, also one whose booking may have happened without our knowing."""
         order = await self._orders.load(begin(step))
+        may_be_undone(order)
         for parcel in live(order):
             await self._called_off(order, parcel)
             order = granted(await self._orders.record(order.id, c.RecordShipmentCancelled(parcel.id)))

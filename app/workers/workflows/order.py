@@ -41,7 +41,7 @@ class OrderWorkflow:
     def __init__(self, order: t.OrderInput) -> None:
         """Nothing has happened yet that this workflow knows of."""
         self._order = order
-        self._progress = t.Progress(Status.ACCEPTED, 0, 0, 0)
+        self._progress = t.Progress(Status.ACCEPTED, 1, 0, ())
         self._delivered: set[str] = set()
         self._cancel_requested = False
         self._retry_requested = False
@@ -79,12 +79,18 @@ class OrderWorkflow:
             undo.append(t.CANCEL_SHIPMENTS)
             await self._forward(t.BOOK_SHIPMENTS)  # the last booking confirms the order
             await self._forward(t.RELEASE_SHIPMENTS)  # dispatched: there is no way back
+            self._stop_unless_dispatched()
         except Stopped as stopped:
             await self._undo(undo, stopped.reason)
             return
         if self._progress.to_pay:
             await self._do(t.CAPTURE_PAYMENT)
         await self._follow_parcels()  # the last of capture and deliveries completes the order
+
+    def _stop_unless_dispatched(self) -> None:
+        """An order that was being given up when its workflow's history was lost is still given up."""
+        if self._progress.status not in {Status.DISPATCHED, Status.COMPLETED}:
+            raise Stopped(Reason("given_up", "The order was being given up before its workflow began anew."))
 
     async def _undo(self, undo: list[str], reason: Reason | None) -> None:
         """Undo what was or may have been done, last first, then close the order."""
@@ -108,10 +114,10 @@ class OrderWorkflow:
                 if workflow.info().is_continue_as_new_suggested():
                     await workflow.wait_condition(workflow.all_handlers_finished)
                     workflow.continue_as_new(self._order)
-        self._progress = t.Progress(Status.COMPLETED, self._progress.version, self._progress.to_pay, 0)
+        self._progress = t.Progress(Status.COMPLETED, self._progress.version, self._progress.to_pay, ())
 
     def _is_delivered(self) -> bool:
-        return len(self._delivered) >= self._progress.undelivered
+        return self._delivered.issuperset(self._progress.undelivered)
 
     async def _forward(self, step: str) -> None:
         """A step that a cancellation may stop. Raises Stopped when the order does not go on."""
@@ -173,14 +179,15 @@ class OrderWorkflow:
         self._waiting_on = None
 
     async def _cancel_order(self) -> None:
-        await workflow.execute_activity(
+        answer = await workflow.execute_activity(
             t.CANCEL_ORDER,
             t.Step(self._order.order_id, self._order.correlation_id),
             result_type=t.Progress,
             start_to_close_timeout=policies.STEPS[t.CANCEL_ORDER].start_to_close,
             retry_policy=policies.RETRY,
         )
-        self._stop_forward_steps()
+        if answer.status == Status.CANCELLING:
+            self._stop_forward_steps()
 
     def _stop_forward_steps(self) -> None:
         self._cancel_requested = True
@@ -215,9 +222,7 @@ class OrderWorkflow:
     async def _say_waiting(self, waiting_on: str) -> None:
         self._waiting_on = waiting_on
         self._show()
-        waiting = t.Waiting(
-            self._order.order_id, self._order.correlation_id, waiting_on, self._progress.version
-        )
+        waiting = t.Waiting(self._order.order_id, self._order.correlation_id, waiting_on)
         try:
             await workflow.execute_local_activity(
                 t.SET_WAITING,
@@ -230,9 +235,8 @@ class OrderWorkflow:
 
     def _show(self) -> None:
         """Let Temporal's lists show where the order stands."""
-        workflow.upsert_search_attributes(
-            [STATUS.value_set(self._progress.status), WAITING_ON.value_set(self._waiting_on or "")]
-        )
+        waiting = WAITING_ON.value_set(self._waiting_on) if self._waiting_on else WAITING_ON.value_unset()
+        workflow.upsert_search_attributes([STATUS.value_set(self._progress.status), waiting])
 
     @workflow.signal(name=t.SIGNAL_CANCEL)
     def cancel_requested(self) -> None:

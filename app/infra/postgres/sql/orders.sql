@@ -15,10 +15,10 @@ WHERE id = $1;
 -- update_payment: what is remembered with the provider, without an event
 UPDATE orders SET payment = $2 WHERE id = $1;
 
--- set_waiting: say what an order waits for, unless it has moved on
-UPDATE orders SET waiting_on = $2, updated_at = now()
-WHERE id = $1 AND version = $3 AND status NOT IN ('completed', 'rejected', 'cancelled')
-    AND waiting_on IS DISTINCT FROM $2
+-- set_waiting: say what an order waits for, unless it has just moved
+UPDATE orders SET waiting_on = $2
+WHERE id = $1 AND status NOT IN ('completed', 'rejected', 'cancelled')
+    AND updated_at < clock_timestamp() - interval '1 second'
 RETURNING id;
 
 -- insert_events: events with their place in the outbox, in order

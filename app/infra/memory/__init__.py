@@ -1,0 +1,1 @@
+"""Adapters that keep everything in memory: real fakes, for tests and experiments in one process."""
