@@ -100,7 +100,13 @@ async def _patiently_connect(settings: Settings, stop: asyncio.Event) -> Client 
     said = False
     while not stop.is_set():
         try:
-            return await connect(settings)
+            return await connect(
+                settings.temporal_address,
+                settings.temporal_namespace,
+                tls_cert=settings.temporal_tls_cert,
+                tls_key=settings.temporal_tls_key,
+                api_key=settings.temporal_api_key,
+            )
         except (RuntimeError, RPCError) as error:
             if not said:
                 log.warning("temporal_is_away", address=settings.temporal_address, error=str(error))

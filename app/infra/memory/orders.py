@@ -25,6 +25,7 @@ class InMemoryOrders:
         """Begin with `stock`: (SKU, warehouse) → pieces."""
         self.orders: dict[str, Order] = {}
         self.events: dict[str, list[e.OrderEvent]] = {}
+        self.addresses: dict[str, Address] = {}
         self.available = Counter(stock or {})
 
     def add(self, order: Order, event: e.OrderAccepted) -> None:
@@ -37,8 +38,8 @@ class InMemoryOrders:
         return self.orders[order_id]
 
     async def address(self, order_id: str) -> Address | None:
-        """Nobody said where."""
-        return None
+        """Where it goes, if a test said so in `addresses`."""
+        return self.addresses.get(order_id)
 
     async def record(self, order_id: str, command: Command) -> Order | Refusal:
         """Decide and keep what follows."""

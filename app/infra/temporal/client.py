@@ -1,22 +1,26 @@
-"""A client of Temporal, from the settings: plain in development, TLS or an API key elsewhere."""
+"""A client of Temporal: plain in development, with TLS or an API key elsewhere."""
 
 from pathlib import Path
 
 from temporalio.client import Client
 from temporalio.service import RPCError, TLSConfig
 
-from app.config import Settings
 from app.infra.temporal.converter import DATA_CONVERTER
 
 
-async def connect(settings: Settings) -> Client:
-    """A client of the namespace. Raises RuntimeError or RPCError when Temporal cannot be reached."""
+async def connect(
+    address: str, namespace: str, *, tls_cert: str | None, tls_key: str | None, api_key: str | None
+) -> Client:
+    """A client of the namespace; `tls_cert` and `tls_key` name PEM files.
+
+    Raises RuntimeError or RPCError when Temporal cannot be reached.
+    """
     return await Client.connect(
-        settings.temporal_address,
-        namespace=settings.temporal_namespace,
+        address,
+        namespace=namespace,
         data_converter=DATA_CONVERTER,
-        tls=_tls(settings),
-        api_key=settings.temporal_api_key,
+        tls=_tls(tls_cert, tls_key) or api_key is not None,
+        api_key=api_key,
     )
 
 
@@ -28,9 +32,7 @@ async def is_well(client: Client) -> bool:
         return False
 
 
-def _tls(settings: Settings) -> TLSConfig | bool:
-    if settings.temporal_tls_cert and settings.temporal_tls_key:
-        certificate = Path(settings.temporal_tls_cert).read_bytes()
-        key = Path(settings.temporal_tls_key).read_bytes()
-        return TLSConfig(client_cert=certificate, client_private_key=key)
-    return settings.temporal_api_key is not None
+def _tls(cert: str | None, key: str | None) -> TLSConfig | None:
+    if not cert or not key:
+        return None
+    return TLSConfig(client_cert=Path(cert).read_bytes(), client_private_key=Path(key).read_bytes())
