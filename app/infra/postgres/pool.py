@@ -6,8 +6,8 @@ every caller can ask again safely (idempotency rows, locked decisions).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -37,6 +37,17 @@ _AWAY: Final = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What means "not now": a dead, starting, stopping, full or overloaded server, or a lost race."""
+
+
+@contextmanager
+def unavailable_when_away() -> Iterator[None]:
+    """Turn every error that means "not now" into Unavailable."""
+    try:
+        yield
+    except _AWAY as error:
+        if isinstance(error, ValueError):  # asyncpg's complaint about an argument: a defect of ours
+            raise
+        raise Unavailable("postgres", type(error).__name__) from error
 
 
 class Database:
@@ -74,7 +85,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection. Raises Unavailable when none can be had in time or the server goes away."""
-        try:
+        with unavailable_when_away():
             started = time.perf_counter()
             connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
             metrics.POOL_WAIT.observe(time.perf_counter() - started)
@@ -82,10 +93,6 @@ class Database:
                 yield connection
             finally:
                 await self._pool.release(connection)
-        except _AWAY as error:
-            if isinstance(error, ValueError):  # asyncpg's complaint about an argument: a defect of ours
-                raise
-            raise Unavailable("postgres", type(error).__name__) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
