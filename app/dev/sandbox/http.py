@@ -22,6 +22,7 @@ HEAD_BYTES_MAX = 32 * 1024
 BUFFERED_BYTES_MAX = 512 * 1024
 CONNECTIONS_MAX = 1024
 REQUEST_READ_TIMEOUT_S = 30.0
+LINGER_S = 2.0
 
 
 class Request(NamedTuple):
@@ -89,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._unread_bytes = 0
+        self._discarding = False
         self._deadline: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -108,7 +110,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser."""
-        if self._transport is None:
+        if self._transport is None or self._discarding:
             return
         if self.task is not None:  # pipelined, or a client that does not wait: kept, up to a limit
             self._unread_bytes += len(data)
@@ -140,7 +142,7 @@ class Connection(asyncio.Protocol):
     def _read(self) -> None:
         """Take from the parser whatever is complete; start the handler when a request is."""
         try:
-            while self.task is None and self._transport is not None:
+            while self.task is None and self._transport is not None and not self._discarding:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
                     if self._h11.they_are_waiting_for_100_continue:
@@ -217,8 +219,10 @@ class Connection(asyncio.Protocol):
             headers = [("content-length", str(len(body))), ("connection", "close")]
             sent = self._h11.send(h11.Response(status_code=status, headers=headers)) or b""
             self._transport.write(sent + body)
-        self._transport.close()
-        self._transport = None
+        # Closing now, with bytes unread, would make the kernel reset the connection and the answer with it.
+        self._transport.write_eof()
+        self._discarding = True
+        self._deadline = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
     def _start_clock(self) -> None:
         if self._deadline is None:

@@ -77,6 +77,7 @@ class CarrierApi:
         self._control = control
         self._webhooks = webhooks
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._moving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -126,10 +127,11 @@ class CarrierApi:
             return
         loop = asyncio.get_running_loop()
         at = loop.time() + min(max(0.0, due - time.time()), TIMER_S_MAX)
-        if self._timer is not None and not self._timer.cancelled():
-            if self._timer.when() <= at:
+        if self._timer is not None:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
+        self._timer_at = at
         self._timer = loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
