@@ -1,8 +1,16 @@
 """Products: what can be ordered, and at which price."""
 
+from typing import Final
+
 import msgspec
 
+from app.domain.errors import Refusal
 from app.domain.money import Money
+
+STOCK_RESERVED: Final = "stock-reserved"
+STOCK_FULL: Final = "stock-full"
+ON_HAND_MAX: Final = 10**12
+"""Pieces that one shelf can hold: far beyond any warehouse, far below what a bigint can add up."""
 
 
 class Product(msgspec.Struct, frozen=True):
@@ -37,3 +45,17 @@ class SkuStock(msgspec.Struct, frozen=True):
     def available(self) -> int:
         """Pieces that nobody has reserved, over all warehouses."""
         return sum(w.available for w in self.warehouses)
+
+
+def adjust(shelf: WarehouseStock, delta: int) -> WarehouseStock | Refusal:
+    """The shelf after `delta` pieces came (or, below zero, went). What is reserved cannot be taken away."""
+    on_hand = shelf.on_hand + delta
+    if on_hand < shelf.reserved:
+        detail = (
+            f"{shelf.warehouse} has {shelf.on_hand} on hand, {shelf.reserved} of them reserved: "
+            f"at most {shelf.available} can be taken away."
+        )
+        return Refusal(STOCK_RESERVED, detail)
+    if on_hand > ON_HAND_MAX:
+        return Refusal(STOCK_FULL, f"One warehouse holds at most {ON_HAND_MAX} pieces of a SKU.")
+    return WarehouseStock(shelf.warehouse, on_hand, shelf.reserved)
