@@ -2,12 +2,12 @@
 
 - An ordinary user runs it directly.
 - Root runs it in a user namespace where root has another name: nothing changes its owner, and every folder
-  that root may enter by its permissions works. Where data from before belongs to somebody else, as that owner.
+  that root may enter by its permissions works. Data from before that is somebody else's: as that owner.
 - Where user namespaces are forbidden (some containers), root runs it as `nobody`, in a folder under /var/tmp
   that `nobody` can reach, with a copy of the program if `nobody` cannot reach that.
 
 Guarantees: the choice was tried with the real program before it is returned. If the process dies here, at
-most an empty folder or an unfinished copy of the program is left in /var/tmp; the next attempt uses or replaces it.
+most an empty folder or an unfinished copy of the program is left in /var/tmp, and does no harm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TRY_TIMEOUT_S = 20.0
 class Account(NamedTuple):
     """Whose rights PostgreSQL gets, where its program is, and where its data goes.
 
-    `launch` are arguments of launch.py (none: run it directly), `owner` who must own its files (None: as made).
+    `launch` are arguments of launch.py (none: run it directly), `owner` is who must own its files.
     """
 
     launch: tuple[str, ...]
@@ -56,7 +56,7 @@ async def choose(place: Path, program: Path) -> Account:
     """
     if os.geteuid() != 0:
         return Account((), program, place)
-    reasons = []
+    reasons: list[str] = []
     for account in _candidates(place, program):
         reason = await _attempt(account)
         if reason is None:
@@ -122,7 +122,7 @@ def _notice(account: Account, reasons: list[str]) -> str | None:
 
 
 async def _attempt(account: Account) -> str | None:
-    """Try `postgres --version` with these rights and write access to the place; why not, or None when it works."""
+    """Try `postgres --version` with these rights and write access to the place; None, or why it failed."""
     process = await asyncio.create_subprocess_exec(
         *LAUNCHER,
         *account.launch,

@@ -51,7 +51,7 @@ def explain(error: OSError, what: str, where: Path) -> StackError:
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return StackError(
-            f"{what}: {where} may not be written by this user. Give it to this user, or choose another --data-dir.",
+            f"{what}: this user may not write {where}. Give it to this user, or choose another --data-dir.",
             CONFIGURATION,
         )
     if error.errno == errno.EROFS:

@@ -1,7 +1,7 @@
-"""Owns the last steps of a child before it becomes a server: whose rights it has, and whose death it follows.
+"""Owns the last steps of a child before it becomes a server: whose rights it has, whose death it follows.
 
-It is run as a script by `python -I -S`, replaces itself by the program that follows `--`, and so keeps its pid.
-Guarantees: the program starts with exactly the asked identity, or this exits with CANNOT and a line on stderr.
+It is run as a script by `python -I -S`, and replaces itself by the program after `--`, so the pid stays.
+Guarantees: the program starts with exactly the asked identity, or this exits 126 with a line on stderr.
 If the process dies here, nothing was started.
 
 A script of its own and no `preexec_fn`, because a user namespace can only be entered by a process with one
@@ -14,6 +14,7 @@ import argparse
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 CANNOT = 126
 _CLONE_NEWUSER = 0x10000000
@@ -21,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def enter_namespace(name: int) -> None:
-    """Enter a user namespace where this user (root) is called `name`. What it owns outside, it owns inside."""
+    """Enter a user namespace where this user (root) is called `name`; it still owns what it owns outside."""
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWUSER) != 0:
@@ -32,8 +33,7 @@ def enter_namespace(name: int) -> None:
         ("uid_map", f"{name} {uid} 1"),
         ("gid_map", f"{name} {gid} 1"),
     ):
-        with open(f"/proc/self/{file_name}", "w", encoding="ascii") as file:
-            file.write(text)
+        Path(f"/proc/self/{file_name}").write_text(text, "ascii")
 
 
 def become(user: str) -> None:
@@ -73,7 +73,8 @@ def main() -> None:
             parent, number = arguments.follow.split(":")
             follow_parent(int(parent), int(number))
         if arguments.writable and not os.access(arguments.writable, os.W_OK | os.X_OK):
-            raise OSError(0, f"{arguments.writable} cannot be written with these rights")
+            print(f"launch: {arguments.writable} cannot be written with these rights", file=sys.stderr)
+            sys.exit(CANNOT)
         os.execv(arguments.program[0], arguments.program)
     except OSError as error:
         print(f"launch: {error.strerror or error}", file=sys.stderr)

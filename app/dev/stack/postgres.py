@@ -24,12 +24,12 @@ from pathlib import Path
 from app.dev.stack import account, ports, probes, processes
 from app.dev.stack.errors import CONFIGURATION, UNAVAILABLE, StackError, explain
 from app.dev.stack.service import LAUNCHER, Service, Spec, tail
+from app.dev.stack.stops import STOPS
 
 MAJOR = 18
 USER = "holdfast"
 DATABASE = "holdfast"
 MARKER = "holdfast.json"
-STOP = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0))  # fast, then immediate shutdown
 _LEFTOVERS_TIMEOUT_S = 5.0
 _MAKE_TIMEOUT_S = 60.0
 
@@ -78,8 +78,10 @@ class EmbeddedPostgres:
     """A PostgreSQL of its own on 127.0.0.1 with its files in `place`; port 0 means any free one, then kept.
 
     `durable=False` gives up safety against power loss for speed (tests). `follow` is the signal by which the
-    kernel ends the server when this process dies. Its methods may be called from one event loop after another.
+    kernel ends the server when this process dies. Its methods may be called from any event loop, in turn.
     """
+
+    name = "postgres"
 
     def __init__(
         self,
@@ -145,9 +147,10 @@ class EmbeddedPostgres:
                 env=self._env,
                 cwd=Path("/"),
                 log=self.log,
+                port=self.port,
                 probe=lambda: probes.postgres_serves(self.port, USER, DATABASE),
                 start_timeout_s=60.0,
-                stop_steps=STOP,
+                stop_steps=STOPS["postgres"],
                 launch=chosen.launch,
                 follow=self._follow,
                 before=lambda: clear_leftovers(data),
@@ -165,7 +168,7 @@ class EmbeddedPostgres:
             await self._service.stop()
 
     async def kill(self) -> None:
-        """Kill the postmaster as a power cut would; returns when it is gone (its children follow by themselves)."""
+        """Kill the postmaster; returns when it is gone (its children follow by themselves)."""
         self.service.kill()
         await self.service.ended()
 

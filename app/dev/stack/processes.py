@@ -1,8 +1,8 @@
 """Owns how the stack recognises and awaits processes that are not its children.
 
 A process is known by its pid together with its start time, so that a stale file never points at a stranger
-who got the same pid later. Every process of a stack carries a tag in its environment (name, run, data folder),
-so that whoever cleans up finds all of them even when nothing was written down in time.
+who got the same pid later. Every process of a stack carries a tag in its environment (name, run, data
+folder), so that whoever cleans up finds all of them even when nothing was written down in time.
 Reads /proc only; a process that dies here loses nothing.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 TAG = "HOLDFAST_STACK"
 _POLL_S = 0.02
+_LISTENING = "0A"  # of the states of a TCP socket in /proc/net/tcp
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,7 @@ def tag(name: str, run: str, folder: Path) -> dict[str, str]:
 def identify(pid: int) -> Identity | None:
     """Who runs under this pid now; None when nobody does, or only a zombie."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
         return None
     if len(fields) < 20 or fields[0] in ("Z", "X"):
@@ -65,8 +65,7 @@ def tagged(folder: Path, run: str | None = None) -> list[Tagged]:
         if pid == os.getpid():
             continue
         try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                entries = file.read().split(b"\0")
+            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
         for entry in entries:
@@ -87,8 +86,7 @@ def tagged(folder: Path, run: str | None = None) -> list[Tagged]:
 def command(pid: int) -> str | None:
     """The name of the program that runs under this pid (its first 15 characters); None when nothing does."""
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").rstrip("\n")
     except OSError:
         return None
 
@@ -98,13 +96,45 @@ def working_in(folder: Path, program: str) -> list[Identity]:
     found = []
     for pid in _pids():
         try:
-            if command(pid) != program or os.readlink(f"/proc/{pid}/cwd") != str(folder.resolve()):
+            if command(pid) != program or Path(f"/proc/{pid}/cwd").readlink() != folder.resolve():
                 continue
         except OSError:
             continue
         identity = identify(pid)
         if identity is not None:
             found.append(identity)
+    return found
+
+
+def listens(session: int, port: int) -> bool:
+    """Whether a process of this session listens on the TCP port; True too where the system will not tell."""
+    sockets = {f"socket:[{inode}]" for inode in _listeners(port)}
+    for pid in _pids():
+        try:
+            if os.getsid(pid) != session:
+                continue
+            for handle in Path(f"/proc/{pid}/fd").iterdir():
+                if str(handle.readlink()) in sockets:
+                    return True
+        except PermissionError:
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def _listeners(port: int) -> set[str]:
+    """The inodes of the sockets that listen on this port."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            rows = Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(fields[9])
     return found
 
 
@@ -128,4 +158,4 @@ def send(identity: Identity, number: signal.Signals) -> None:
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]

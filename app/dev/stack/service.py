@@ -1,9 +1,9 @@
 """Owns one process of the stack: its start, its readiness, its end, its log.
 
-Guarantees: `start` returns when the process answers its probe, or raises ServiceFailed with the end of the log
-and leaves nothing running; `stop` returns when the process is gone, however unwilling it was. Not bound to an
-event loop: one loop may start it and another stop it. If this process dies, the child lives on; the guard
-(guard.py) or the kernel (`follow`) ends it then.
+Guarantees: `start` returns when the process answers its probe, or raises ServiceFailed with the end of the
+log and leaves nothing running; `stop` returns when the process is gone, however unwilling it was. Not bound
+to an event loop: one loop may start it and another stop it. If this process dies, the child lives on; the
+guard (guard.py) or the kernel (`follow`) ends it then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pathlib import Path
 
 from app.dev.stack.errors import ServiceFailed, StackError, explain
 from app.dev.stack.probes import Probe
-from app.dev.stack.processes import Identity, identify
+from app.dev.stack.processes import Identity, identify, listens
+from app.dev.stack.stops import StopSteps
 
 LAUNCHER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
 LOG_BYTES_MAX = 20_000_000
@@ -31,16 +32,14 @@ _TAIL_BYTES = 8192
 _ASK_AGAIN_S = 0.03
 _POLL_S = 0.05
 
-StopSteps = tuple[tuple[signal.Signals, float], ...]
-GENTLY: StopSteps = ((signal.SIGTERM, 15.0),)
-
 
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What a process is: how it is started, asked whether it serves, and stopped. Times are seconds.
 
-    `stop_steps` are signals and how long each may take; SIGKILL follows the last. `before` runs before every
-    start and may wait. `follow` is the signal by which the kernel ends it should this process die.
+    `port` is where it listens (0: nowhere). `stop_steps` are signals and how long each may take; SIGKILL
+    follows the last. `before` runs before every start and may wait. `follow` is the signal by which the kernel
+    ends it should this process die.
     """
 
     name: str
@@ -48,9 +47,10 @@ class Spec:
     env: Mapping[str, str]
     cwd: Path
     log: Path
+    port: int
     probe: Probe
+    stop_steps: StopSteps
     start_timeout_s: float = 30.0
-    stop_steps: StopSteps = GENTLY
     launch: tuple[str, ...] = ()
     follow: signal.Signals | None = None
     before: Callable[[], Awaitable[None]] | None = None
@@ -58,12 +58,13 @@ class Spec:
 
 @dataclass(slots=True)
 class Service:
-    """A process that is started, watched and stopped; started again it is another process of the same spec."""
+    """A process that is started, watched and stopped; started again it is a new process of the same spec."""
 
     spec: Spec
     process: subprocess.Popen[bytes] | None = None
     identity: Identity | None = None
     ready: bool = False
+    changed: Callable[[], None] = lambda: None
     _log_from: int = field(default=0)
 
     @property
@@ -99,7 +100,7 @@ class Service:
             bound(spec.log)
             with spec.log.open("ab") as log:
                 self._log_from = log.tell()
-                # A session of its own: Ctrl-C at the terminal reaches only the supervisor, which stops in order.
+                # A session of its own: Ctrl-C reaches only the supervisor, which stops all in order.
                 self.process = subprocess.Popen(
                     argv,
                     env=dict(spec.env),
@@ -113,18 +114,18 @@ class Service:
             raise explain(error, f"Cannot start {spec.name}", spec.log.parent) from error
         self.ready = False
         self.identity = identify(self.process.pid)
+        self.changed()
 
     async def _await_ready(self) -> None:
         deadline = time.monotonic() + self.spec.start_timeout_s
-        while True:
-            if self.process is not None and (code := self.process.poll()) is not None:
+        while self.process is not None:
+            if (code := self.process.poll()) is not None:
                 raise self.failed(f"ended while it started ({describe(code)})")
-            if await self.spec.probe():
-                # Somebody else may answer on this port while our process is about to give up on it.
-                if self.running:
-                    self.ready = True
-                    return
-                continue
+            # Somebody else may answer on this port while our process is about to give up on it.
+            if await self.spec.probe() and self.running and listens(self.process.pid, self.spec.port):
+                self.ready = True
+                self.changed()
+                return
             if time.monotonic() > deadline:
                 raise self.failed(f"was not ready within {self.spec.start_timeout_s:g} s")
             await asyncio.sleep(_ASK_AGAIN_S)
@@ -134,9 +135,25 @@ class Service:
         process = self.process
         if process is None:
             raise StackError(f"{self.spec.name} was never started")
-        await _exit_of(process)
-        self.ready = False
+        await exit_of(process)
+        if process is self.process:
+            self.ready = False
+            self.identity = None
+            self.changed()
         return process.wait()
+
+    async def complete(self) -> None:
+        """Run a process that ends by itself; raises ServiceFailed unless it ends well and in time."""
+        self._spawn()
+        try:
+            async with asyncio.timeout(self.spec.start_timeout_s):
+                code = await self.ended()
+        except TimeoutError:
+            raise self.failed(f"did not end within {self.spec.start_timeout_s:g} s") from None
+        finally:
+            await self.stop(at_once=True)
+        if code != 0:
+            raise self.failed(f"failed ({describe(code)})")
 
     async def stop(self, *, at_once: bool = False, hurry: asyncio.Event | None = None) -> None:
         """Stop by the steps of the spec, each within its time, at last by SIGKILL (first, when `at_once`).
@@ -150,7 +167,7 @@ class Service:
             if process.poll() is not None or (hurry is not None and hurry.is_set()):
                 break
             process.send_signal(number)
-            await _first(_exit_of(process), hurry, seconds)
+            await _first(exit_of(process), hurry, seconds)
         if process.poll() is None:
             process.kill()
         await self.ended()
@@ -161,7 +178,7 @@ class Service:
             self.process.kill()
 
     def failed(self, reason: str) -> ServiceFailed:
-        """The error that says why this service does not run, with the end of what it logged since its start."""
+        """The error that says why this service does not run, with the end of what it logged."""
         return ServiceFailed(self.spec.name, reason, self.spec.log, tail(self.spec.log, self._log_from))
 
     def logged(self, text: str) -> bool:
@@ -213,7 +230,7 @@ def bound(log: Path) -> None:
         source.truncate(0)
 
 
-async def _exit_of(process: subprocess.Popen[bytes]) -> None:
+async def exit_of(process: subprocess.Popen[bytes]) -> None:
     """Sleep until the process ended, without reaping it under the feet of other waiters."""
     if process.poll() is not None:
         return
@@ -224,10 +241,10 @@ async def _exit_of(process: subprocess.Popen[bytes]) -> None:
             await asyncio.sleep(_POLL_S)
         return
     loop = asyncio.get_running_loop()
-    over = loop.create_future()
+    finished = asyncio.Event()
     try:
-        loop.add_reader(handle, lambda: over.done() or over.set_result(None))
-        await over
+        loop.add_reader(handle, finished.set)
+        await finished.wait()
     finally:
         loop.remove_reader(handle)
         os.close(handle)

@@ -1,8 +1,8 @@
 """Owns an embedded Temporal with its Web UI: its file, its settings, its process.
 
 Guarantees: workflows are on disk before a start is answered, and survive a kill of the process (a power cut
-may cost the last moments; the starter then starts them again from PostgreSQL). Namespace and search attributes
-are there after every start. If the process dies here, the SQLite file recovers by itself.
+may cost the last moments; the starter then starts them again from PostgreSQL). Namespace and search
+attributes are there after every start. If the process dies here, the SQLite file recovers by itself.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from app.contracts.temporal import ATTRIBUTES
 from app.dev.stack import ports, probes
 from app.dev.stack.errors import UNAVAILABLE, StackError, explain
 from app.dev.stack.service import Service, Spec
+from app.dev.stack.stops import STOPS
 
 NAMESPACE = "holdfast-dev"
-STOP = ((signal.SIGINT, 10.0),)
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "NORMAL"}
-# The queues of the history service are polled 20 times a second by default, which puts 50 ms on every workflow
-# task; the other limits are what a server for many would ration and one machine need not.
+# The queues of the history service are polled 20 times a second by default, which puts 50 ms on every
+# workflow task; the other limits are what a server for many would ration and one machine need not.
 TUNING: dict[str, object] = {
     "history.transferProcessorMaxPollRPS": 2000,
     "history.timerProcessorMaxPollRPS": 2000,
@@ -65,6 +65,7 @@ class EmbeddedTemporal:
     when this process dies. Its methods may be called from one event loop after another.
     """
 
+    name = "temporal"
     namespace = NAMESPACE
 
     def __init__(
@@ -97,9 +98,10 @@ class EmbeddedTemporal:
                 env={"PATH": os.defpath, "TZ": "UTC", **home, **(env or {})},
                 cwd=Path("/"),
                 log=log or place / "temporal.log",
+                port=self.port,
                 probe=lambda: probes.temporal_serves(self.http_port, NAMESPACE),
                 start_timeout_s=60.0,
-                stop_steps=STOP,
+                stop_steps=STOPS["temporal"],
                 follow=follow,
             )
         )

@@ -1,9 +1,9 @@
 """Owns an embedded Valkey: its file, its settings, its process.
 
-Guarantees: what was acknowledged more than a second before a power cut is kept (append-only file, synced every
-second); a killed process loses nothing that was acknowledged. At full memory it refuses writes, it never drops
-a stream. If the process dies while it writes, the cut tail of the file is ignored at the next start; a file that
-is damaged in its middle is set aside, because Redis is never the truth here and is filled again.
+Guarantees: what was acknowledged more than a second before a power cut is kept (append-only file, synced
+every second); a killed process loses nothing that was acknowledged. At full memory it refuses writes, it
+never drops a stream. If the process dies while it writes, the cut tail of the file is ignored at the next
+start; a file damaged in its middle is set aside: Redis is never the truth here, and is filled again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from app.dev.stack import ports, probes
 from app.dev.stack.errors import UNAVAILABLE, ServiceFailed, StackError, explain
 from app.dev.stack.service import Service, Spec
+from app.dev.stack.stops import STOPS
 
-STOP = ((signal.SIGTERM, 10.0),)
 SETTINGS = {
     "bind": probes.HOST,
     "appendonly": "yes",
@@ -61,6 +61,8 @@ class EmbeddedValkey:
     when this process dies. Its methods may be called from one event loop after another.
     """
 
+    name = "redis"
+
     def __init__(
         self,
         place: Path,
@@ -84,9 +86,10 @@ class EmbeddedValkey:
                 env={"PATH": os.defpath, "TZ": "UTC", **(env or {})},
                 cwd=Path("/"),
                 log=log or place / "valkey.log",
+                port=self.port,
                 probe=lambda: probes.redis_serves(self.port),
                 start_timeout_s=60.0,
-                stop_steps=STOP,
+                stop_steps=STOPS["redis"],
                 follow=follow,
             )
         )

@@ -1,0 +1,76 @@
+"""Owns what a person reads about a running stack: the summary after a start, and the status.
+
+Pure functions from the status document to text.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+FIRST_SKU = "tea-earl-grey"
+
+
+def summary(document: dict[str, Any], headline: str) -> str:
+    """Where everything is, the API key, and a first order to place."""
+    rows = [
+        ("Gateway", document["gateway"]["url"], "documentation: /docs"),
+        ("Temporal UI", document["temporal"]["ui_url"], ""),
+        ("Temporal", document["temporal"]["address"], f"namespace {document['temporal']['namespace']}"),
+        ("PostgreSQL", document["postgres"]["dsn"], ""),
+        ("Redis", document["redis"]["url"], ""),
+        ("Sandbox", document["sandbox"]["url"], "payments and carrier"),
+        ("API key", document["api_key"], ""),
+    ]
+    lines = [headline, ""]
+    lines += [
+        f"  {name:<12} {value}" + (f"   ({note})" if note else "") for name, value, note in rows if value
+    ]
+    if document["gateway"]["pids"]:
+        lines += ["", "Place a first order:", "", first_order(document)]
+    return "\n".join(lines)
+
+
+def first_order(document: dict[str, Any]) -> str:
+    """A curl command that places an order and waits until it is confirmed."""
+    body = {
+        "customer_id": "cus_ada",
+        "currency": "USD",
+        "lines": [{"sku": FIRST_SKU, "quantity": 2}],
+        "payment_method": "pm_card_visa",
+    }
+    return "\n".join(
+        [
+            f"  curl -i {document['gateway']['url']}/v1/orders \\",
+            f"    -H 'Authorization: Bearer {document['api_key']}' \\",
+            "    -H 'Content-Type: application/json' \\",
+            '    -H "Idempotency-Key: first-$(date +%s)" \\',
+            "    -H 'Prefer: wait=10' \\",
+            f"    -d '{json.dumps(body)}'",
+        ]
+    )
+
+
+def status(document: dict[str, Any]) -> str:
+    """What runs, a line for each process."""
+    addresses = {
+        "gateway": document["gateway"]["url"],
+        "worker": document["worker"]["health_url"],
+        "consumer": document["consumer"]["health_url"],
+        "postgres": document["postgres"]["dsn"],
+        "redis": document["redis"]["url"],
+        "temporal": f"{document['temporal']['address']}, UI {document['temporal']['ui_url']}",
+        "sandbox": document["sandbox"]["url"],
+    }
+    lines = [document["state"]]
+    if document["state"] == "stopped":
+        return "stopped (start it with: holdfast up)"
+    for name, address in addresses.items():
+        pids = document[name]["pids"] if "pids" in document[name] else [document[name]["pid"]]
+        pid = next((f"pid {pid}" for pid in pids if pid is not None), "-")
+        lines.append(f"  {name:<9} {pid:<12} {'does not serve' if name in document['missing'] else address}")
+    if document["state"] == "degraded":
+        lines.append(
+            "Start what is missing with: holdfast up --detach; logs are in the data folder, under logs/"
+        )
+    return "\n".join(lines)

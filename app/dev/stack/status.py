@@ -1,0 +1,82 @@
+"""Owns the answer to `holdfast status`: what runs, asked of the processes themselves, not of a file alone.
+
+Guarantees: an answer within about 1.5 s, in the form of the contract (section 1.1). Reads only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from app.dev.stack import leftovers, ports, postgres, probes, state, valkey
+from app.dev.stack.folder import DataFolder
+from app.dev.stack.modes import MODES
+from app.dev.stack.temporal import NAMESPACE
+
+READY, STARTING, DEGRADED, STOPPED = "ready", "starting", "degraded", "stopped"
+_PROBE_TIMEOUT_S = 1.2
+
+
+async def snapshot(folder: DataFolder) -> dict[str, Any]:
+    """The stack in this folder as the contract describes it, plus what does not serve (`missing`)."""
+    written = state.load(folder.state_file)
+    if written is None or not written.supervised:
+        pids = {one.name: one.identity.pid for one in leftovers.find(folder)}
+        return document(folder, DEGRADED if pids else STOPPED, pids)
+    pids = {name: identity.pid for name, identity in written.living().items()}
+    known = ports.remembered(folder.ports_file)
+    answers = await asyncio.gather(*(_serves(name, known, pids) for name in written.services))
+    missing = [name for name, serves in zip(written.services, answers, strict=True) if not serves]
+    phases = {state.STARTING: STARTING, state.READY: DEGRADED if missing else READY}
+    return document(folder, phases.get(written.phase, DEGRADED), pids) | {"missing": missing}
+
+
+async def _serves(name: str, known: dict[str, int], pids: dict[str, int]) -> bool:
+    """Whether this process lives and answers."""
+    port = known.get("temporal_http" if name == "temporal" else name)
+    if port is None or name not in pids:
+        return False
+    if name == "postgres":
+        return await probes.postgres_serves(port, postgres.USER, postgres.DATABASE, _PROBE_TIMEOUT_S)
+    if name == "redis":
+        return await probes.redis_serves(port, _PROBE_TIMEOUT_S)
+    if name == "temporal":
+        return await probes.temporal_serves(port, NAMESPACE, _PROBE_TIMEOUT_S)
+    return await probes.http_serves(port, "/livez" if name == "sandbox" else "/readyz", _PROBE_TIMEOUT_S)
+
+
+def document(folder: DataFolder, found: str, pids: dict[str, int] | None = None) -> dict[str, Any]:
+    """The form of the contract, from what is written down; without `pids`, those are from there too."""
+    if pids is None:
+        written = state.load(folder.state_file)
+        pids = {name: one.pid for name, one in written.living().items()} if written is not None else {}
+    known = ports.remembered(folder.ports_file)
+    secrets = folder.known_secrets()
+    modes = {name: [pids[name]] if name in pids else [] for name in MODES}
+
+    def address(name: str, scheme: str = "") -> str | None:
+        return f"{scheme}{probes.HOST}:{known[name]}" if name in known else None
+
+    return {
+        "state": found,
+        "api_key": secrets.api_key if secrets is not None else None,
+        "gateway": {"url": address("gateway", "http://"), "pids": modes["gateway"]},
+        "worker": {"pids": modes["worker"], "health_url": address("worker", "http://")},
+        "consumer": {"pids": modes["consumer"], "health_url": address("consumer", "http://")},
+        "postgres": {
+            "dsn": postgres.dsn_of(folder.place("postgres"), known.get("postgres", 0)),
+            "pid": pids.get("postgres"),
+        },
+        "redis": {
+            "url": valkey.url_of(known["redis"]) if "redis" in known else None,
+            "pid": pids.get("redis"),
+        },
+        "temporal": {
+            "address": address("temporal"),
+            "namespace": NAMESPACE,
+            "ui_url": address("temporal_ui", "http://"),
+            "pid": pids.get("temporal"),
+        },
+        "sandbox": {"url": address("sandbox", "http://"), "pid": pids.get("sandbox")},
+        "missing": [],
+    }
