@@ -31,9 +31,9 @@ _SOCKET_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 1
 _CLOSE_TIMEOUT_S: Final = 2.0
 
-_AWAY: Final = (refused.ConnectionError, refused.TimeoutError, OSError)
+AWAY: Final = (refused.ConnectionError, refused.TimeoutError, OSError)
 """No answer. (The built-in TimeoutError is an OSError.)"""
-_NOT_NOW: Final = (
+NOT_NOW: Final = (
     refused.OutOfMemoryError,
     refused.ReadOnlyError,
     refused.ClusterDownError,
@@ -92,9 +92,9 @@ class Breaker:
             return
         metrics.REDIS_UP.set(1 if up else 0)
         if not up:
-            log.warning("redis does not answer; going on without it")
+            log.warning("redis_is_away")
         elif self._up is False:
-            log.info("redis answers again")
+            log.info("redis_is_back")
         self._up = up
 
 
@@ -122,10 +122,10 @@ class RedisClients:
         try:
             async with asyncio.timeout(deadline_s):
                 yield
-        except _AWAY as error:
+        except AWAY as error:
             self.breaker.failed()
             raise Unavailable("redis", type(error).__name__) from error
-        except _NOT_NOW as error:
+        except NOT_NOW as error:
             self.breaker.answered()
             raise Unavailable("redis", str(error)) from error
         except refused.ResponseError:
@@ -139,7 +139,7 @@ class RedisClients:
     async def is_well(self) -> bool:
         """Whether a command is answered."""
         async with self.bounded():
-            await _answer(self.reads.ping())
+            await command(self.reads, "PING")
         return True
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -155,7 +155,7 @@ class RedisClients:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for client in (self.reads, self.writes, self.blocking):
-            with suppress(*_AWAY):
+            with suppress(*AWAY):
                 await asyncio.wait_for(client.aclose(), _CLOSE_TIMEOUT_S)
 
 
@@ -176,8 +176,9 @@ def _client(
     return Redis.from_pool(pool)
 
 
-async def _answer(reply: Any) -> Any:  # noqa: ANN401 - redis-py types a reply as itself or an awaitable of it
-    return await reply
+async def command(client: Redis, *parts: str | bytes | int) -> Any:  # noqa: ANN401 - whatever it answers
+    """Run one command on one of the clients; its reply as redis-py reads it."""
+    return await client.execute_command(*parts)  # type: ignore[no-untyped-call]
 
 
 @asynccontextmanager

@@ -63,7 +63,7 @@ class Listener:
                 pause = _BACKOFF_FIRST_S
                 await self._hear(pubsub)
             except (RedisError, OSError) as error:
-                log.debug("hints are not heard", channel=self._channel, error=type(error).__name__)
+                log.debug("hints_are_not_heard", channel=self._channel, error=type(error).__name__)
             finally:
                 with suppress(RedisError, OSError):
                     await pubsub.aclose()  # type: ignore[no-untyped-call]

@@ -1,0 +1,128 @@
+"""What a consumer group writes: its marks, and the daily summary, in one transaction.
+
+A mark says how far the group has come with a subject. It is locked before anything is decided and written
+with the effect, so an event that is delivered twice, late, or by two processes at once has its effect once.
+If the process dies here, neither the effect nor the mark is there, and the event is delivered again.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, datetime
+from typing import Final
+
+import msgspec
+
+from app.contracts.streams import Envelope
+from app.domain.order import Order
+from app.infra.postgres.event_outbox import envelope
+from app.infra.postgres.order_rows import order_from
+from app.infra.postgres.pool import Connection, Database
+from app.infra.postgres.statements import statements
+
+SQL: Final = statements("projections")
+
+
+class DayCounts(msgspec.Struct):
+    """What is to be added to one day's row of one currency. Money is in minor units."""
+
+    accepted: int = 0
+    confirmed: int = 0
+    completed: int = 0
+    rejected: int = 0
+    cancelled: int = 0
+    items: int = 0
+    captured: int = 0
+    refunded: int = 0
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """The events of a subject behind one sequence, up to and with another."""
+
+    subject: str
+    behind: int
+    last: int
+
+
+class Behind(msgspec.Struct, frozen=True):
+    """An order whose events a group has not all seen."""
+
+    order_id: str
+    version: int
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some orders by their last change: which are behind, where the next page begins."""
+
+    behind: tuple[Behind, ...]
+    next: tuple[datetime, str]
+    is_last: bool
+
+
+class Effects:
+    """One transaction of a group."""
+
+    def __init__(self, connection: Connection, group: str, marks: Mapping[str, int], source: str) -> None:
+        """Hold the subjects in `marks` locked, each at the sequence that the group has come to."""
+        self._connection = connection
+        self._group = group
+        self._source = source
+        self.marks = marks
+
+    async def events(self, gaps: Sequence[Gap]) -> list[Envelope]:
+        """The events of some subjects from the log of record, in order."""
+        columns = zip(*((gap.subject, gap.behind, gap.last) for gap in gaps), strict=True)
+        rows = await self._connection.fetch(SQL["events_between"], *columns)
+        return [envelope(row, self._source) for row in rows]
+
+    async def orders(self, ids: Sequence[str]) -> dict[str, Order]:
+        """Some orders by id."""
+        rows = await self._connection.fetch(SQL["orders"], ids)
+        return {row["id"]: order_from(row) for row in rows}
+
+    async def set_marks(self, marks: Mapping[str, int]) -> None:
+        """The group has come this far with these subjects."""
+        await self._connection.execute(SQL["set_marks"], self._group, list(marks), list(marks.values()))
+
+    async def add_to_summary(self, days: Mapping[tuple[date, str], DayCounts]) -> None:
+        """Add to the rows of some days and currencies. Locks them: do it last."""
+        if days:
+            rows = [(*key, *msgspec.structs.astuple(counts)) for key, counts in days.items()]
+            await self._connection.execute(SQL["add_to_summary"], *zip(*rows, strict=True))
+
+
+class PostgresProjections:
+    """The marks and tables of consumer groups. Every method raises Unavailable."""
+
+    def __init__(self, database: Database, source: str) -> None:
+        """Work on this database; events name `source` as theirs."""
+        self._database = database
+        self._source = source
+
+    @asynccontextmanager
+    async def effects(self, group: str, subjects: Sequence[str]) -> AsyncIterator[Effects]:
+        """One transaction with the marks of `subjects` locked; committed at the end."""
+        names = sorted(subjects)
+        async with self._database.transaction() as connection:
+            await connection.execute(SQL["make_marks"], group, names)
+            rows = await connection.fetch(SQL["lock_marks"], group, names)
+            marks = {row["subject"]: row["sequence"] for row in rows}
+            yield Effects(connection, group, marks, self._source)
+
+    async def orders(self, ids: Sequence[str]) -> list[Order]:
+        """Some orders as they are now."""
+        return [order_from(row) for row in await self._database.fetch(SQL["orders"], ids)]
+
+    async def behind(
+        self, group: str, after: tuple[datetime, str], *, quiet_s: float, page_size_max: int
+    ) -> Page:
+        """The next orders by their last change unchanged for `quiet_s`, and which of them are behind."""
+        rows = await self._database.fetch(SQL["behind"], group, *after, quiet_s, page_size_max)
+        return Page(
+            tuple(Behind(row["id"], row["version"]) for row in rows if row["is_behind"]),
+            (rows[-1]["updated_at"], rows[-1]["id"]) if rows else after,
+            len(rows) < page_size_max,
+        )
+
+    async def open_orders(self) -> int:
+        """How many orders are not final."""
+        return int((await self._database.fetch(SQL["open_orders"]))[0]["count"])

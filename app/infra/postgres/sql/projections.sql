@@ -1,0 +1,52 @@
+-- make_marks: a mark for every subject that has none, in one order by everybody
+INSERT INTO marks (consumer_group, subject, sequence)
+SELECT $1, s, 0 FROM unnest($2::text[]) AS s ORDER BY s
+ON CONFLICT DO NOTHING;
+
+-- lock_marks: how far the group has come with these subjects, locked in one order by everybody
+SELECT subject, sequence FROM marks
+WHERE consumer_group = $1 AND subject = ANY ($2::text[]) ORDER BY subject FOR NO KEY UPDATE;
+
+-- set_marks: the group has come this far
+UPDATE marks SET sequence = m.sequence
+FROM unnest($2::text[], $3::int[]) AS m (subject, sequence)
+WHERE marks.consumer_group = $1 AND marks.subject = m.subject;
+
+-- events_between: the events of some subjects behind one sequence and up to another, in order
+SELECT e.subject, e.sequence, e.type, e.time, e.correlation_id, e.traceparent, e.data
+FROM unnest($1::text[], $2::int[], $3::int[]) AS g (subject, behind, last)
+JOIN events e ON e.subject = g.subject AND e.sequence > g.behind AND e.sequence <= g.last
+ORDER BY e.subject, e.sequence;
+
+-- orders: some orders as they are now
+SELECT * FROM orders WHERE id = ANY ($1::text[]);
+
+-- add_to_summary: what happened on some days; rows are taken in one order by everybody
+INSERT INTO daily_summary (day, currency, accepted, confirmed, completed, rejected, cancelled, items, captured,
+    refunded)
+SELECT * FROM unnest($1::date[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+    AS s (day, currency, accepted, confirmed, completed, rejected, cancelled, items, captured, refunded)
+ORDER BY day, currency
+ON CONFLICT (day, currency) DO UPDATE SET
+    accepted = daily_summary.accepted + excluded.accepted,
+    confirmed = daily_summary.confirmed + excluded.confirmed,
+    completed = daily_summary.completed + excluded.completed,
+    rejected = daily_summary.rejected + excluded.rejected,
+    cancelled = daily_summary.cancelled + excluded.cancelled,
+    items = daily_summary.items + excluded.items,
+    captured = daily_summary.captured + excluded.captured,
+    refunded = daily_summary.refunded + excluded.refunded;
+
+-- behind: of the next orders by their last change, until some seconds ago, those the group has not come to the end of
+WITH page AS (
+    SELECT id, version, updated_at FROM orders
+    WHERE (updated_at, id) > ($2, $3) AND updated_at < now() - make_interval(secs => $4)
+    ORDER BY updated_at, id LIMIT $5
+)
+SELECT p.id, p.version, p.updated_at, p.version > coalesce(m.sequence, 0) AS is_behind
+FROM page p LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = p.id
+ORDER BY p.updated_at, p.id;
+
+-- open_orders: how many are not final
+SELECT count(*) FROM orders WHERE status NOT IN ('completed', 'rejected', 'cancelled');

@@ -1,0 +1,124 @@
+"""`StreamUpkeep`: keeps the streams short, tells how far groups are behind, forgets consumers that are gone.
+
+Only what every group has acknowledged is ever dropped, and of that a recent window is kept. If the process
+dies here, the next round does it.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from app.contracts.streams import stream
+from app.infra.redis.clients import RedisClients, command
+from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup
+
+TRIM_ROUNDS_MAX: Final = 20
+"""How often one stream is trimmed in one go; the server drops some thousands of entries each time."""
+
+
+class _Group(msgspec.Struct, frozen=True):
+    """A group of one stream: the last entry it was given, the oldest it has not acknowledged, its lag."""
+
+    name: str
+    last_delivered: tuple[int, int]
+    oldest_pending: tuple[int, int] | None
+    lag: int
+    pending: int
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """How many entries a group has not been given, and how many it has not acknowledged, over all shards."""
+
+    unread: int
+    pending: int
+
+
+class StreamUpkeep:
+    """The streams of an environment. Every method raises Unavailable."""
+
+    def __init__(self, clients: RedisClients, shards: int, groups: tuple[str, ...]) -> None:
+        """Look after so many shards, which all of `groups` read."""
+        self._clients = clients
+        self._streams = [stream(clients.environment, shard) for shard in range(shards)]
+        self._expected = set(groups)
+
+    async def trim(self, *, keep_s: float) -> int:
+        """Drop what every group has acknowledged and what is older than `keep_s`; how many entries went."""
+        seconds, _ = await self._ask("TIME")
+        oldest_kept = (int(seconds) * 1000 - int(keep_s * 1000), 0)
+        dropped = 0
+        for name in self._streams:
+            groups = await self._groups(name)
+            if not groups or not self._expected <= {group.name for group in groups}:
+                continue  # a group that is missing has acknowledged nothing
+            floor = min(
+                oldest_kept, *(group.oldest_pending or _after(group.last_delivered) for group in groups)
+            )
+            for _ in range(TRIM_ROUNDS_MAX):
+                gone = await self._ask("XTRIM", name, "MINID", "~", f"{floor[0]}-{floor[1]}")
+                dropped += gone
+                if not gone:
+                    break
+        return dropped
+
+    async def lag(self, group: str) -> Lag:
+        """How far a group is behind."""
+        unread = pending = 0
+        for name in self._streams:
+            for one in await self._groups(name):
+                if one.name == group:
+                    unread += one.lag
+                    pending += one.pending
+        return Lag(unread, pending)
+
+    async def forget_consumers(self, group: ConsumerGroup, name: str, *, idle_s: float) -> None:
+        """Forget consumers of the group `name` that hold nothing and were idle for so long."""
+        gone = set()
+        for one in self._streams:
+            for consumer in await self._info("CONSUMERS", one, name):
+                if consumer["idle"] >= idle_s * 1000 and not consumer["pending"]:
+                    gone.add(consumer["name"])
+        for consumer_name in gone:
+            await group.remove(consumer_name, idle_s=idle_s)
+
+    async def _groups(self, name: str) -> list[_Group]:
+        groups = []
+        for info in await self._info("GROUPS", name):
+            oldest = None
+            if info["pending"]:
+                summary = await self._ask("XPENDING", name, info["name"])
+                oldest = _parsed(summary["min"]) if summary["min"] else None
+            lag = info.get("lag")
+            if lag is None:  # the server cannot tell after some deletions: at most what is there
+                lag = await self._ask("XLEN", name)
+            last = _parsed(info["last-delivered-id"])
+            groups.append(_Group(info["name"].decode(), last, oldest, lag, info["pending"]))
+        return groups
+
+    async def _info(self, *what: str) -> list[dict[str, Any]]:
+        """An XINFO reply; empty where there is no such stream or group."""
+        try:
+            return [_named(fields) for fields in await self._ask("XINFO", *what)]
+        except ResponseError as error:
+            if str(error).startswith(("NOGROUP", "no such key")):
+                return []
+            raise
+
+    async def _ask(self, *parts: str) -> Any:  # noqa: ANN401 - whatever the command answers
+        async with self._clients.bounded(COMMAND_DEADLINE_S):
+            return await command(self._clients.writes, *parts)
+
+
+def _parsed(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def _after(entry_id: tuple[int, int]) -> tuple[int, int]:
+    return entry_id[0], entry_id[1] + 1
+
+
+def _named(fields: Any) -> dict[str, Any]:  # noqa: ANN401
+    pairs = fields.items() if isinstance(fields, dict) else zip(fields[::2], fields[1::2], strict=True)
+    return {bytes(name).decode() if isinstance(name, bytes) else name: value for name, value in pairs}
