@@ -23,7 +23,7 @@ RETRY: Final = RetryPolicy(
 PATIENCE: Final = timedelta(seconds=2)
 """A step that takes longer is something the order waits for, and it says so."""
 
-TRACK_FIRST: Final = timedelta(seconds=30)
+TRACK_FIRST: Final = timedelta(seconds=15)
 TRACK_MAX: Final = timedelta(hours=1)
 """How long the carrier may be silent before we ask, doubling from the first to the last."""
 
