@@ -5,7 +5,7 @@ audit recomputes them all.
 """
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -31,10 +31,12 @@ def link(  # noqa: PLR0917 - the parts in the order in which they are hashed
     kind: str,
     time: datetime,
     correlation_id: str,
+    traceparent: str | None,
     data: str,
 ) -> bytes:
     """SHA-256 over the previous hash and everything that the event says. Times count in microseconds."""
-    text = msgspec.json.encode([subject, sequence, kind, time.isoformat(), correlation_id, data])
+    at = time.astimezone(UTC).isoformat(timespec="microseconds")
+    text = msgspec.json.encode([subject, sequence, kind, at, correlation_id, traceparent, data])
     return hashlib.sha256((previous or b"") + text).digest()
 
 
@@ -50,12 +52,12 @@ def chain(  # noqa: PLR0917 - the same
     correlation_id: str,
     traceparent: str | None,
 ) -> tuple[LinkedEvent, ...]:
-    """Link `events` behind the subject's event number `version`, whose hash is `previous` (UTC `time`)."""
+    """Link `events` behind the subject's event number `version`, whose hash is `previous`."""
     linked = []
     for sequence, event in enumerate(events, version + 1):
         kind = str(event.__struct_config__.tag)
         data = _encoder.encode(event).decode()
-        current = link(previous, subject, sequence, kind, time, correlation_id, data)
+        current = link(previous, subject, sequence, kind, time, correlation_id, traceparent, data)
         linked.append(
             LinkedEvent(subject, sequence, kind, time, correlation_id, traceparent, data, previous, current)
         )

@@ -73,6 +73,8 @@ def _authorize(order: Order, command: c.RecordAuthorization) -> Decision:
         return ()
     if order.status not in {Status.ACCEPTED, Status.CANCELLING}:
         return _not_now(order)
+    if command.amount != order.total:
+        return _differs(command.amount, order.total)
     return (e.PaymentAuthorized(command.intent, command.amount),)
 
 
@@ -117,6 +119,8 @@ def _capture(order: Order, command: c.RecordCapture) -> Decision:
         return ()
     if order.status is not Status.DISPATCHED or order.payment.intent is None:
         return _not_now(order)
+    if command.amount != order.payment.authorized:
+        return _differs(command.amount, order.payment.authorized)
     return (e.PaymentCaptured(order.payment.intent, command.amount),)
 
 
@@ -144,6 +148,8 @@ def _cancel(order: Order, _: c.CancelOrder) -> Decision:
         return Refusal(TOO_LATE, f"The order is {order.status}: the carrier has it.")
     if order.status is Status.REJECTED:
         return Refusal(NOT_CANCELLABLE, "The order was rejected: there is nothing to cancel.")
+    if order.status not in {Status.ACCEPTED, Status.CONFIRMED}:
+        return _not_now(order)
     return (e.OrderCancelling(),)
 
 
@@ -166,9 +172,18 @@ def _void(order: Order, _: c.RecordVoid) -> Decision:
 
 
 def _refund(order: Order, command: c.RecordRefund) -> Decision:
-    if order.payment.status is PaymentStatus.REFUNDED or order.payment.intent is None:
+    intent, held, taken = order.payment.intent, order.payment.authorized, command.amount
+    if order.payment.status is PaymentStatus.REFUNDED or intent is None:
         return ()
-    return _unless_undoing(order) or (e.PaymentRefunded(order.payment.intent, command.amount),)
+    # Somebody took the money at the provider. The books can only give back what they have taken, and only
+    # take what was held, so what happened there without us goes on record first.
+    unseen: list[e.OrderEvent] = []
+    if not held:
+        unseen.append(e.PaymentAuthorized(intent, taken))
+    if held > taken:
+        unseen.append(e.PaymentVoided(intent, held - taken))
+    unseen.append(e.PaymentCaptured(intent, taken))
+    return _unless_undoing(order) or (*unseen, e.PaymentRefunded(intent, taken))
 
 
 def _release_stock(order: Order, _: c.ReleaseStock) -> Decision:
@@ -205,12 +220,16 @@ def _unless_undoing(order: Order) -> Refusal | None:
 
 
 def _unless_settled(order: Order) -> Refusal | None:
-    """A refusal while anything is held: final means settled."""
+    """A refusal while anything is held, or may be: final means settled."""
     return Refusal("unsettled", "Stock, money or a parcel is still held.") if order.holds_anything else None
 
 
 def _not_now(order: Order) -> Refusal:
     return Refusal("not-now", f"This cannot happen to an order that is {order.status}.")
+
+
+def _differs(amount: int, expected: int) -> Refusal:
+    return Refusal("amount-differs", f"The amount is {amount} where {expected} was expected.")
 
 
 def _unknown_fulfilment(fulfilment: str) -> Refusal:
@@ -226,12 +245,17 @@ def note(order: Order, command: c.Command) -> Order:
     """What a command makes us remember without an event: the intent's id, and keys that are worn out."""
     payment = order.payment
     match command:
-        case c.RecordIntent(intent=intent) if payment.intent is None:
+        case c.RecordIntent(intent=intent) if _may_be_charged(order) and payment.intent is None:
             return _with_payment(order, intent=intent)
         case c.WearOutKey(number=number) if number == payment.key_number:
             return _with_payment(order, key_number=number + 1)
         case _:
             return order
+
+
+def _may_be_charged(order: Order) -> bool:
+    """Only an intent that is stored is charged, so none is stored once the order is being given up."""
+    return order.status is Status.ACCEPTED and order.payment.status is PaymentStatus.PENDING
 
 
 def _with_payment(order: Order, **changes: Any) -> Order:  # noqa: ANN401 - fields of Payment

@@ -22,6 +22,9 @@ def order_id(unix_ms: int, random: bytes) -> str:
     if len(random) != 10:
         msg = "an order id takes exactly ten random bytes"
         raise ValueError(msg)
+    if not 0 <= unix_ms < 1 << 48:
+        msg = "an order id takes 48 bits of milliseconds"
+        raise ValueError(msg)
     number = unix_ms << 80 | int.from_bytes(random, "big")
     return "ord_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 

@@ -55,6 +55,8 @@ TRANSITIONS: Final[dict[tuple[Status, type[e.OrderEvent]], Status]] = {
     # it cannot be done: undo, then say so
     (_A, e.ShipmentCancelled): _A,
     (_A, e.PaymentVoided): _A,
+    (_A, e.PaymentCaptured): _A,
+    (_A, e.PaymentRefunded): _A,
     (_A, e.InventoryReleased): _A,
     (_A, e.OrderRejected): Status.REJECTED,
     # somebody cancels; a step that was under way may still put on record what it did, so that it is undone
@@ -65,6 +67,7 @@ TRANSITIONS: Final[dict[tuple[Status, type[e.OrderEvent]], Status]] = {
     (_X, e.ShipmentBooked): _X,
     (_X, e.ShipmentCancelled): _X,
     (_X, e.PaymentVoided): _X,
+    (_X, e.PaymentCaptured): _X,
     (_X, e.PaymentRefunded): _X,
     (_X, e.InventoryReleased): _X,
     (_X, e.OrderCancelled): Status.CANCELLED,
@@ -109,10 +112,10 @@ class Order(msgspec.Struct, frozen=True):
 
     @property
     def holds_anything(self) -> bool:
-        """Whether stock, money or a parcel is still held for it."""
+        """Whether stock, money or a parcel is still held for it, or money may be."""
         return (
             self.stock is StockStatus.RESERVED
-            or self.payment.holds_money
+            or self.payment.may_hold_money
             or any(
                 f.status in {FulfilmentStatus.BOOKED, FulfilmentStatus.DISPATCHED} for f in self.fulfilments
             )
@@ -182,7 +185,7 @@ def _payment_after(payment: Payment, event: e.OrderEvent) -> Payment:
         case e.PaymentAuthorized(intent=intent, amount=amount):
             return replace(payment, status=PaymentStatus.AUTHORIZED, intent=intent, authorized=amount)
         case e.PaymentCaptured(amount=amount):
-            return replace(payment, status=PaymentStatus.CAPTURED, captured=amount)
+            return replace(payment, status=PaymentStatus.CAPTURED, authorized=0, captured=amount)
         case e.PaymentVoided():
             return replace(payment, status=PaymentStatus.VOIDED, authorized=0)
         case e.PaymentRefunded(amount=amount):

@@ -29,8 +29,9 @@ class Decline(msgspec.Struct, frozen=True):
 
 
 class Payment(msgspec.Struct, frozen=True):
-    """Three sums that never mix; `intent` is the provider's id, stored before anything can be charged.
+    """Three sums that never mix: what is held now, what was taken, what was given back.
 
+    `intent` is the provider's id, stored before anything can be charged.
     `key_number` ends the provider's idempotency keys (`pay:<order>:<operation>:<n>`); it grows only when
     the provider itself has worn a key out, never with an attempt of ours.
     """
@@ -44,9 +45,14 @@ class Payment(msgspec.Struct, frozen=True):
     decline: Decline | None = None
 
     @property
-    def holds_money(self) -> bool:
-        """Whether the provider holds or has money of the customer that was not given back."""
-        return self.status in {PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}
+    def may_hold_money(self) -> bool:
+        """Whether the provider holds or has money of the customer that was not given back, or may have.
+
+        From the moment its intent is stored a pending payment may be charged without our knowing.
+        """
+        return self.status in {PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED} or (
+            self.status is PaymentStatus.PENDING and self.intent is not None
+        )
 
 
 def idempotency_key(order: str, operation: str, number: int) -> str:

@@ -20,6 +20,10 @@ INVALID: Final = "invalid-request"
 PRICE_CHANGED: Final = "price-changed"
 SOLD_OUT: Final = "sold-out"
 
+LINES_MAX: Final = 1000
+QUANTITY_MAX: Final = 1_000_000
+"""Pieces of one line."""
+
 
 def place(
     command: PlaceOrder, order_id: str, catalogue: Mapping[str, Product], correlation_id: str, at: datetime
@@ -56,7 +60,11 @@ def place(
 
 def _faults(command: PlaceOrder, catalogue: Mapping[str, Product]) -> tuple[Fault, ...]:
     faults: list[Fault] = []
+    if not 1 <= len(command.lines) <= LINES_MAX:
+        return (Fault("/lines", f"An order has 1 to {LINES_MAX} lines."),)
     for index, wanted in enumerate(command.lines):
+        if not 1 <= wanted.quantity <= QUANTITY_MAX:
+            faults.append(Fault(f"/lines/{index}/quantity", f"A line has 1 to {QUANTITY_MAX} pieces."))
         pointer = f"/lines/{index}/sku"
         product = catalogue.get(wanted.sku)
         if product is None:
