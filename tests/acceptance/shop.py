@@ -189,6 +189,7 @@ class Shop:
                 row["type"],
                 row["time"],
                 row["correlation_id"],
+                row["traceparent"],
                 row["data"],
             )
             assert row["hash"] == expected, "the chain of hashes holds"
