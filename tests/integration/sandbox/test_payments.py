@@ -108,7 +108,7 @@ async def test_cancel_lets_the_money_go(client, sandbox):
 
 
 async def test_what_an_intent_is_not_ready_for_is_refused(client):
-    """Capture before confirm, confirm and capture twice, cancel after capture: unexpected state, no change."""
+    """Capture before confirm, confirm or capture twice, cancel after capture: refused, nothing changes."""
     intents = client.v1.payment_intents
     intent = await intents.create_async(CREATE)
 
