@@ -167,3 +167,8 @@ class Intake:
             if not isinstance(order, Refusal):
                 await connection.execute(SQL["call"], order_id, "delivered", fulfilment_id)
             return order
+
+    async def forget(self, rows_max: int) -> int:
+        """Delete answers that have outlived their time, at most `rows_max`; how many went."""
+        tag = await self._database.execute(SQL["forget_answers"], rows_max)
+        return int(tag.rpartition(" ")[2])

@@ -1,0 +1,1 @@
+"""The consumer: events from PostgreSQL to the Redis streams, and what follows from them."""

@@ -1,0 +1,121 @@
+"""MODE=consumer: relay, reader of the group `projections`, reconciler and upkeep, in one process.
+
+Everything is built here, in one stack, and closed in reverse. Each part waits for PostgreSQL and Redis by
+itself, at the start and later, as long as it takes. SIGTERM: finish the batch, hand back the rest. Killed
+instead: others claim what was held, and nothing has its effect twice.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import uvloop
+
+from app.config import Settings
+from app.consumer import upkeep
+from app.consumer.dispatch import projections
+from app.consumer.effect import Delivery, Effect
+from app.consumer.patience import Patience, for_ever
+from app.consumer.projections import write_documents
+from app.consumer.reader import Reader
+from app.consumer.reconcile import INBOX_MAX, Reconciler
+from app.consumer.relay import Relay
+from app.contracts import streams
+from app.infra.postgres.event_outbox import open_outbox
+from app.infra.postgres.intake import Intake
+from app.infra.postgres.pool import Database
+from app.infra.postgres.projections import PostgresProjections
+from app.infra.redis.clients import open_redis
+from app.infra.redis.documents import Documents
+from app.infra.redis.hints import Hints
+from app.infra.redis.stream_upkeep import StreamUpkeep
+from app.infra.redis.streams import ConsumerGroup, EventStreams
+from app.observability import health, logging
+
+SHUTDOWN_SHARE: Final = 0.8
+"""How much of SHUTDOWN_TIMEOUT_S the batch under way may take; the rest is for closing."""
+
+log = logging.logger("consumer")
+
+
+def run(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; 0 then, 1 when the reader stopped by itself."""
+    logging.configure(
+        level=settings.log_level, fmt=settings.log_format, mode="consumer", environment=settings.environment
+    )
+    return uvloop.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    source = streams.source(settings.environment)
+    shards = settings.event_shards
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url, size=settings.database_pool_size, name="consumer")
+        stack.push_async_callback((await database.open()).close)
+        redis = await stack.enter_async_context(
+            open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
+        )
+        checks = {"postgres": database.is_well, "redis": redis.is_well}
+        await stack.enter_async_context(health.serve(settings.health_port, checks))
+
+        store = PostgresProjections(database, source)
+        group = projections(write_documents(Documents(redis, settings.environment)))
+        consumer = ConsumerGroup(redis, shards, group.name, _name())
+        inbox: asyncio.Queue[Delivery] = asyncio.Queue(INBOX_MAX)
+        reconciler = Reconciler(store, group.name, inbox)
+        reader = Reader(consumer, Effect(group, store), inbox, on_loss=reconciler.start_over)
+        relay = Relay(
+            lambda: open_outbox(settings.database_url, source),
+            EventStreams(redis, shards),
+            Hints(redis).listen(streams.hint_event_outbox(settings.environment)),
+            partial(upkeep.forget_answers, Intake(database)),
+        )
+        keeper = StreamUpkeep(redis, shards, (group.name,))
+        parts: dict[str, Callable[[Patience], Awaitable[None]]] = {
+            "relay": relay.run,
+            "reconciler": reconciler.run,
+            "streams": partial(upkeep.keep_streams, keeper, consumer, group.name),
+            "open_orders": partial(upkeep.count_open_orders, store),
+        }
+        for part, work in parts.items():
+            stack.push_async_callback(_cancel, asyncio.create_task(for_ever(part, work)))
+        return await _until_stopped(stop, reader, settings.shutdown_timeout_s * SHUTDOWN_SHARE)
+
+
+async def _until_stopped(stop: asyncio.Event, reader: Reader, grace_s: float) -> int:
+    """Read until `stop`, then let the reader finish; 1 when it stopped by itself."""
+    reading = asyncio.create_task(reader.run())
+    stopping = asyncio.create_task(stop.wait())
+    log.info("ready")
+    await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    reader.stop()
+    await asyncio.wait({reading}, timeout=grace_s)
+    if not reading.done():
+        log.warning("stopped_in_the_middle")  # others claim what is held
+        await _cancel(reading)
+        return 0
+    if reading.exception() is not None:
+        log.error("reader_failed", exc_info=reading.exception())
+        return 1
+    log.info("stopped")
+    return 0
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _name() -> str:
+    """A name that no other consumer has or had."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
