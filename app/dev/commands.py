@@ -137,7 +137,7 @@ def _detach(
 def _report_to(folder: DataFolder, options: Options, handle: int) -> int:
     """Be the supervisor of `up --detach`: tell the waiting command through the pipe, and our log."""
     os.set_inheritable(handle, False)  # noqa: FBT003 - its only form
-    piped, logged = progress.Piped(handle), progress.Plain(sys.stdout)
+    piped, logged = progress.Piped(handle), progress.Plain(sys.stdout, stamped=True)
 
     def tell(notice: Notice) -> None:
         piped(notice)
@@ -189,8 +189,8 @@ def _check_machine() -> None:
     """See that the servers are installed and can run here. Raises StackError."""
     if sys.platform != "linux":
         raise StackError(
-            f"The embedded stack runs on Linux, not on {sys.platform}. Run servers of your own, and start each mode "
-            "(MODE=… holdfast) with their addresses: DATABASE_URL, REDIS_URL, TEMPORAL_ADDRESS.",
+            f"The embedded stack runs on Linux, not on {sys.platform}. Run servers of your own, and start "
+            "each mode (MODE=… holdfast) with DATABASE_URL, REDIS_URL, TEMPORAL_ADDRESS and so on.",
             UNAVAILABLE,
         )
     for server in (postgres, valkey, temporal):

@@ -7,6 +7,7 @@ process dies here, every file is the old or the new one.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -118,6 +119,18 @@ class DataFolder:
         except OSError as error:
             raise explain(error, "Cannot empty the data folder", self.path) from error
 
+    def give_back(self) -> None:
+        """Where root used somebody else's folder: give them the files that were made."""
+        owner = self.path.stat()
+        if os.geteuid() != 0 or owner.st_uid == 0:
+            return
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                with contextlib.suppress(FileNotFoundError):
+                    path = Path(folder) / name
+                    if path.lstat().st_uid == 0:
+                        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
     def known_secrets(self) -> Secrets | None:
         """The secrets of this stack, None before its first start."""
         try:
@@ -148,4 +161,5 @@ class DataFolder:
             unfinished.write_text(json.dumps(document), "utf-8")
             unfinished.replace(file)
         except OSError as error:
+            unfinished.unlink(missing_ok=True)
             raise explain(error, "Cannot write", file) from error

@@ -26,8 +26,7 @@ def enter_namespace(name: int) -> None:
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWUSER) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"user namespaces are not allowed here: {os.strerror(number)}")
+        raise OSError(ctypes.get_errno(), "user namespaces are not allowed here")
     for file_name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{name} {uid} 1"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING
@@ -38,14 +39,17 @@ Tell = Callable[[Notice], None]
 
 
 class Plain:
-    """One line for each notice, for logs and pipes."""
+    """One line for each notice, for pipes and (`stamped` with the time) for logs."""
 
-    def __init__(self, out: IO[str]) -> None:
+    def __init__(self, out: IO[str], *, stamped: bool = False) -> None:
         self._out = out
+        self._stamped = stamped
 
     def __call__(self, notice: Notice) -> None:
         """Show it."""
         line = _line(notice)
+        if line is not None and self._stamped:
+            line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}{line}"
         if line is not None:
             with contextlib.suppress(OSError, ValueError):
                 print(line, file=self._out, flush=True)

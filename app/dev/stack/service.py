@@ -38,8 +38,8 @@ class Spec:
     """What a process is: how it is started, asked whether it serves, and stopped. Times are seconds.
 
     `port` is where it listens (0: nowhere). `stop_steps` are signals and how long each may take; SIGKILL
-    follows the last. `before` runs before every start and may wait. `follow` is the signal by which the kernel
-    ends it should this process die.
+    follows the last. `before` runs before every start and may wait. `follow` is the signal by which the
+    kernel ends it should this process die.
     """
 
     name: str

@@ -40,8 +40,12 @@ class RunState:
             "services": {name: _pair(identity) for name, identity in self.services.items()},
         }
         unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(document), "utf-8")
-        unfinished.replace(file)
+        try:
+            unfinished.write_text(json.dumps(document), "utf-8")
+            unfinished.replace(file)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
 
     @property
     def supervised(self) -> bool:

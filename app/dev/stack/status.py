@@ -24,6 +24,8 @@ async def snapshot(folder: DataFolder) -> dict[str, Any]:
         pids = {one.name: one.identity.pid for one in leftovers.find(folder)}
         return document(folder, DEGRADED if pids else STOPPED, pids)
     pids = {name: identity.pid for name, identity in written.living().items()}
+    if len(pids) < len(written.services):  # not written down, on a full disk for one
+        pids |= {one.name: one.identity.pid for one in leftovers.find(folder, written.run)}
     known = ports.remembered(folder.ports_file)
     answers = await asyncio.gather(*(_serves(name, known, pids) for name in written.services))
     missing = [name for name, serves in zip(written.services, answers, strict=True) if not serves]

@@ -278,6 +278,7 @@ class Supervisor:
         await leftovers.stop(self._folder, self._state.run)
         with contextlib.suppress(OSError):
             self._folder.state_file.unlink(missing_ok=True)
+            self._folder.give_back()
         await self._guard.dismiss()
 
     async def _stop_members(self) -> None:
