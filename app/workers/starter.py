@@ -74,7 +74,7 @@ class Starter:
             await asyncio.sleep(CHECK_INTERVAL_S)
             try:
                 for order in await self._outbox.idle_orders(IDLE_S, CHECK_MAX):
-                    await self._revive(order)
+                    await self.revive(order)
             except (Unavailable, RPCError) as error:
                 log.warning("check_skipped", error=str(error))
 
@@ -105,7 +105,7 @@ class Starter:
             kind = {"start_signal": t.SIGNAL_DELIVERED, "start_signal_args": [t.Delivered(call.detail or "")]}
         await self._start(call, WorkflowIDReusePolicy.REJECT_DUPLICATE, **kind)
 
-    async def _revive(self, order: OpenOrder) -> None:
+    async def revive(self, order: OpenOrder) -> None:
         """Start an order's workflow unless it runs; one that failed or was terminated is started again."""
         kind = {"start_signal": t.SIGNAL_CANCEL} if order.status == Status.CANCELLING else {}
         if not await self._start(order, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, **kind):
