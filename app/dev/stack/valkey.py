@@ -30,6 +30,7 @@ SETTINGS = {
     "maxmemory-policy": "noeviction",
     "daemonize": "no",
     "logfile": "",
+    "set-proc-title": "no",  # a title would be written over the environment, and the tag with it
 }
 _DAMAGED = "Bad file format reading the append only file"
 

@@ -98,7 +98,7 @@ class Stack:
         return None
 
     def kill(self, pid: int | None) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill -9, and wait until it is gone."""
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         until(lambda: processes.identify(pid) is None)

@@ -173,7 +173,7 @@ async def test_temporal_keeps_workflows_namespace_and_attributes_through_a_kill(
 
 
 async def test_a_taken_port_is_a_clear_failure_that_leaves_nothing_running(tmp_path: Path) -> None:
-    """The error says which process, why, and shows the end of its log; the stranger on the port is no success."""
+    """The error says which process, why, and shows the end of its log."""
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
@@ -196,7 +196,7 @@ async def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) 
 
 
 def test_servers_follow_the_process_that_wanted_them(tmp_path: Path) -> None:
-    """kill -9 of a test run leaves no server behind."""
+    """Killing a test run leaves no server behind."""
     script = f"""
 import asyncio, json, signal
 from pathlib import Path
