@@ -75,10 +75,10 @@ async def _run(settings: Settings) -> int:
         clients["temporal"] = client
         events_hint = streams.hint_event_outbox(settings.environment)
         orders = PostgresOrders(database, announce=lambda: hints.publish(events_hint))
-        payments = StripePayments(api_key=settings.stripe_api_key, api_base=settings.stripe_api_base)
-        stack.push_async_callback(payments.close)
+        payments = StripePayments(settings.stripe_api_key, api_base=settings.stripe_api_base)
+        stack.push_async_callback(payments.aclose)
         carrier = HttpCarrier(settings.carrier_url)
-        stack.push_async_callback(carrier.close)
+        stack.push_async_callback(carrier.aclose)
         workers = _workers(settings, client, _activities(orders, payments, carrier))
         starting: list[asyncio.Task[Any]] = []
         if t.QUEUE_ORDERS in settings.worker_queues:
