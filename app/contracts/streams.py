@@ -26,8 +26,9 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     correlationid: str
     data: msgspec.Raw
     traceparent: str | None = None
-    specversion: str = "1.0"
-    datacontenttype: str = "application/json"
+    # Made, not given: a plain default would be left out, and CloudEvents wants the version in each event.
+    specversion: str = msgspec.field(default_factory=lambda: "1.0")
+    datacontenttype: str = msgspec.field(default_factory=lambda: "application/json")
 
 
 def stream(environment: str, shard: int) -> str:
