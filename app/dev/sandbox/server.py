@@ -23,7 +23,7 @@ from app.dev.sandbox import books, idempotency, payments, shipments, webhooks
 from app.dev.sandbox.control import Control, Delays
 from app.dev.sandbox.http import Connections, Reply, Request, Response
 from app.dev.sandbox.store import Store, StoreUnusable
-from app.dev.sandbox.webhook_client import WebhookClient
+from app.infra.outbound import Outbound
 
 EXIT_FAILED, EXIT_USAGE, EXIT_CONFIGURATION = 1, 64, 78
 DRAIN_TIMEOUT_S = 3.0
@@ -74,10 +74,10 @@ def _options(argv: list[str]) -> argparse.Namespace:
 class Sandbox:
     """Both providers on one store; the handler of every request."""
 
-    def __init__(self, store: Store, control: Control, client: WebhookClient | None, secret: bytes) -> None:
+    def __init__(self, store: Store, control: Control, receiver: Outbound | None, secret: bytes) -> None:
         self._store = store
         self._control = control
-        self._webhooks = webhooks.Webhooks(store, control, client, secret)
+        self._webhooks = webhooks.Webhooks(store, control, receiver, secret)
         self._carrier = shipments.CarrierApi(store, control, self._webhooks)
         self._payments = payments.PaymentsApi(store, control)
         self._forgetting: asyncio.Task[None] | None = None
@@ -130,16 +130,14 @@ def _books(database: sqlite3.Connection) -> dict[str, Any]:
     }
 
 
-async def serve(
-    options: argparse.Namespace, store: Store, client: WebhookClient | None, secret: bytes
-) -> int:
+async def serve(options: argparse.Namespace, store: Store, receiver: Outbound | None, secret: bytes) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     loop = asyncio.get_running_loop()
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
     control = Control(Delays(pickup_ms=options.pickup_ms, delivery_ms=options.delivery_ms))
-    sandbox = Sandbox(store, control, client, secret)
+    sandbox = Sandbox(store, control, receiver, secret)
     connections = Connections(sandbox.handle)
     try:
         server = await loop.create_server(connections, options.host, options.port, backlog=512)
@@ -163,13 +161,13 @@ def main(argv: list[str]) -> int:
     """Run the sandbox; returns the exit code."""
     options = _options(argv)
     secret = os.environ.get("CARRIER_WEBHOOK_SECRET", "")
-    client = None
+    receiver = None
     if options.webhook_url:
         if not secret:
             sys.stderr.write("CARRIER_WEBHOOK_SECRET: must be set, the carrier signs its webhooks with it\n")
             return EXIT_CONFIGURATION
         try:
-            client = WebhookClient(options.webhook_url)
+            receiver = Outbound(options.webhook_url)
         except ValueError as error:
             sys.stderr.write(f"holdfast sandbox: --webhook-url {error}\n")
             return EXIT_USAGE
@@ -179,15 +177,15 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"holdfast sandbox: {error}\n")
         return EXIT_FAILED
     try:
-        return uvloop.run(_until_stopped(options, store, client, secret.encode()))
+        return uvloop.run(_until_stopped(options, store, receiver, secret.encode()))
     except KeyboardInterrupt:
         return 0
 
 
 async def _until_stopped(
-    options: argparse.Namespace, store: Store, client: WebhookClient | None, secret: bytes
+    options: argparse.Namespace, store: Store, receiver: Outbound | None, secret: bytes
 ) -> int:
     try:
-        return await serve(options, store, client, secret)
+        return await serve(options, store, receiver, secret)
     finally:
         store.close()

@@ -24,7 +24,7 @@ import msgspec
 
 from app.dev.sandbox.control import Control, Fault
 from app.dev.sandbox.store import Store
-from app.dev.sandbox.webhook_client import Unreachable, WebhookClient
+from app.infra.outbound import CallFailed, Outbound
 
 CONCURRENCY = 8
 RETRY_S_FIRST = 0.1
@@ -78,11 +78,11 @@ def backoff_s(attempts: int, longest_s: float) -> float:
 class Webhooks:
     """Delivers what waits in the table."""
 
-    def __init__(self, store: Store, control: Control, client: WebhookClient | None, secret: bytes) -> None:
-        """Without a client nothing is sent; reports wait for a process that has one."""
+    def __init__(self, store: Store, control: Control, receiver: Outbound | None, secret: bytes) -> None:
+        """Without a receiver nothing is sent; reports wait for a process that has one."""
         self._store = store
         self._control = control
-        self._client = client
+        self._receiver = receiver
         self._secret = secret
         self._wake = asyncio.Event()
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -92,7 +92,7 @@ class Webhooks:
 
     async def start(self) -> None:
         """Deliver what is left of the last process, and whatever comes."""
-        if self._client is not None:
+        if self._receiver is not None:
             self._wake.set()
             self._runner = asyncio.get_running_loop().create_task(self._run())
 
@@ -102,8 +102,8 @@ class Webhooks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._client is not None:
-            self._client.close()
+        if self._receiver is not None:
+            await self._receiver.aclose()
 
     def wake(self) -> None:
         """There is something new to deliver."""
@@ -153,7 +153,7 @@ class Webhooks:
             else:
                 next_at = time.time() + backoff_s(report.attempts + 1, RETRY_S_MAX)
                 await self._store.run(lambda database: _postpone(database, report, next_at))
-        except (Unreachable, sqlite3.Error):  # also when its outcome cannot be written: it comes again, later
+        except (CallFailed, sqlite3.Error):  # also when its outcome cannot be written: it comes again, later
             self._hold_back()
         finally:
             self._under_way.pop(report.reference, None)
@@ -167,8 +167,8 @@ class Webhooks:
             self._reachable_again_at = now + backoff_s(self._failures, UNREACHABLE_RETRY_S_MAX)
 
     async def _attempt(self, report: Report, fault: Fault | None) -> bool:
-        """Send it; whether the receiver took it. Raises Unreachable."""
-        assert self._client is not None
+        """Send it; whether the receiver took it. Raises CallFailed."""
+        assert self._receiver is not None
         mode = None if fault is None else fault.mode
         if mode == "mute":
             return True  # swallowed: the receiver never hears of this one
@@ -180,11 +180,11 @@ class Webhooks:
             ("webhook-timestamp", str(timestamp)),
             ("webhook-signature", sign(secret, report.id, timestamp, report.body)),
         ]
-        status = await self._client.post(headers, report.body)
+        answer = await self._receiver.call("POST", "", headers, report.body)
         if mode == "duplicate":
-            status = await self._client.post(headers, report.body)
+            answer = await self._receiver.call("POST", "", headers, report.body)
         self._failures = 0
-        return 200 <= status < 300
+        return 200 <= answer.status < 300
 
 
 _FIRST_OF_SHIPMENT = (
