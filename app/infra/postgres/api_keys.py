@@ -69,9 +69,9 @@ class ApiKeys:
         """Work on this database."""
         self._database = database
 
-    async def find(self, key: str) -> ApiKey | None:
-        """The key's row; None when there is none or it was revoked."""
-        rows = await self._database.fetch(SQL["find"], digest(key))
+    async def find(self, hashed: bytes) -> ApiKey | None:
+        """The key with this digest; None when there is none or it was revoked."""
+        rows = await self._database.fetch(SQL["find"], hashed)
         if not rows:
             return None
         row = rows[0]

@@ -92,7 +92,7 @@ def _print(value: object) -> None:
 
 
 def _say(line: str, to: TextIO | None = None) -> None:
-    print(line, file=to or sys.stdout)  # noqa: T201 - a command talks to a person
+    print(line, file=to or sys.stdout)
 
 
 _COMMANDS: Final[dict[str, Callable[[ApiKeys, argparse.Namespace], Awaitable[int]]]] = {

@@ -1,0 +1,93 @@
+"""`holdfast seed`: the catalogue, the stock and the API key of a development machine.
+
+Goes through the same code as the API, so every price and every piece has its event. Only what is missing is
+made: running it again, or dying in the middle and running it again, changes nothing that is there.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from typing import Final, NamedTuple
+
+import msgspec
+
+from app import config
+from app.domain.errors import Unavailable
+from app.domain.money import Money
+from app.infra.postgres.api_keys import SCOPES, ApiKeys
+from app.infra.postgres.catalogue import Adjustment, Cause, PostgresCatalogue
+from app.infra.postgres.intake import Request
+from app.infra.postgres.pool import Database
+
+EXIT_UNREACHABLE: Final = 69
+KEY_VARIABLE: Final = "HOLDFAST_DEV_API_KEY"
+CAUSE: Final = Cause("seed")
+
+
+class Seed(NamedTuple):
+    """A product, and how many pieces of it lie in the warehouses `east` and `west`."""
+
+    sku: str
+    name: str
+    amount: int
+    currency: str
+    east: int
+    west: int
+
+
+SEEDS: Final = (
+    Seed("tea-earl-grey", "Earl Grey, 100 g", 1467, "USD", 600_000, 400_000),
+    Seed("tea-sencha", "Sencha, 100 g", 1890, "USD", 5_000, 2_500),
+    Seed("teapot-cast-iron", "Cast-iron teapot, 0.8 l", 6400, "USD", 300, 0),
+    Seed("cup-porcelain", "Porcelain cup", 1250, "USD", 0, 1_200),
+    Seed("tea-assam-eur", "Assam, 250 g", 1195, "EUR", 2_000, 2_000),
+    Seed("strainer-eur", "Tea strainer", 790, "EUR", 800, 0),
+    Seed("tea-sample", "A free sample", 0, "USD", 10_000, 10_000),
+)
+
+
+async def seed(dsn: str, api_key: str | None) -> list[str]:
+    """Put in place what is missing; what was made, by name. Raises Unavailable."""
+    database = await Database(dsn, size=1, name="seed").open()
+    try:
+        made = await _products(PostgresCatalogue(database))
+        added = api_key and await ApiKeys(database).add(api_key, name="development", scopes=SCOPES)
+        return [*made, "the development API key"] if added else made
+    finally:
+        await database.close()
+
+
+async def _products(catalogue: PostgresCatalogue) -> list[str]:
+    there = await catalogue.products(wanted.sku for wanted in SEEDS)
+    made = []
+    for wanted in SEEDS:
+        if wanted.sku not in there:
+            await catalogue.put(wanted.sku, wanted.name, Money(wanted.amount, wanted.currency), CAUSE)
+            made.append(wanted.sku)
+        stock = await catalogue.stock(wanted.sku)
+        shelves = {shelf.warehouse for shelf in stock.warehouses} if stock else set()
+        for warehouse, pieces in (("east", wanted.east), ("west", wanted.west)):
+            if pieces and warehouse not in shelves:
+                await _stock(catalogue, Adjustment(wanted.sku, warehouse, pieces, "first stock"))
+    return made
+
+
+async def _stock(catalogue: PostgresCatalogue, wanted: Adjustment) -> None:
+    """An adjustment whose key is its own name, so two seeds at once stock a shelf once."""
+    request = Request("seed", f"POST /v1/inventory/{wanted.sku}/adjustments", wanted.warehouse, b"")
+    await catalogue.adjust(request, wanted, CAUSE, msgspec.json.encode)
+
+
+def main(argv: list[str]) -> int:
+    """Seed the database that DATABASE_URL names."""
+    about = f"Put the development catalogue, stock and API key ({KEY_VARIABLE}) in place."
+    argparse.ArgumentParser(prog="holdfast seed", description=about).parse_args(argv)
+    settings = config.load("tool")
+    try:
+        made = asyncio.run(seed(settings.database_url, os.environ.get(KEY_VARIABLE)))
+    except Unavailable:
+        print("holdfast seed: PostgreSQL (DATABASE_URL) is unreachable", file=sys.stderr)
+        return EXIT_UNREACHABLE
+    print(f"seeded {', '.join(made)}" if made else "everything is there already")
+    return 0

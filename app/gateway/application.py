@@ -1,0 +1,72 @@
+"""The ASGI application: the table of routes on Litestar, behind the edge.
+
+Litestar finds the route; everything else about a request is plain functions over `Call` and `Reply`.
+"""
+
+from typing import Any, cast
+
+from litestar import Litestar, Request, Response
+from litestar.enums import HttpMethod
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
+from litestar.types import Scope as LitestarScope
+
+from app.gateway import problems
+from app.gateway.auth import authenticate
+from app.gateway.bodies import ClientGone
+from app.gateway.edge import STATE, Edge
+from app.gateway.exchange import Application, Call, Reply, send_reply
+from app.gateway.routes import ROUTES, Route
+from app.gateway.services import Services
+
+
+def application(services: Services) -> Edge:
+    """The gateway, ready to be served."""
+    inner = Litestar(
+        route_handlers=[_handler(route, services) for route in ROUTES],
+        exception_handlers={HTTPException: _of_router, Exception: _of_router},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+    )
+    return Edge(cast("Application", inner))
+
+
+def _handler(route: Route, services: Services) -> HTTPRouteHandler:
+    async def handle(scope: LitestarScope) -> ASGIApp:
+        call: Call = scope["state"][STATE]
+        call.route = route.path
+        call.parameters = scope["path_params"]
+        reply = await serve(route, services, call)
+
+        async def respond(_: Any, __: Any, send: Any) -> None:  # noqa: ANN401 - two spellings of ASGI meet
+            await send_reply(send, reply)
+
+        return respond
+
+    return HTTPRouteHandler(route.path.replace("}", ":str}"), http_method=HttpMethod(route.method))(handle)
+
+
+async def serve(route: Route, services: Services, call: Call) -> Reply:
+    """Answer a call of a route, whatever happens."""
+    try:
+        if route.scope is not None:
+            call.caller = await authenticate(services.keyring, call, route.scope)
+        return await route.run(services, call)
+    except ClientGone:
+        return Reply(499)
+    except Exception as error:  # noqa: BLE001 - every error has an answer
+        return problems.answer(call, error)
+
+
+def _of_router(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The problem that stands for what the router refused."""
+    call: Call = request.scope["state"][STATE]
+    if isinstance(error, HTTPException):
+        given = tuple((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
+        reply = problems.of_status(call, error.status_code, given)
+    else:
+        reply = problems.answer(call, error)
+    headers = {name.decode(): value.decode() for name, value in reply.headers}
+    return Response(reply.body, status_code=reply.status, headers=headers, media_type=problems.MEDIA.decode())

@@ -1,0 +1,147 @@
+"""Taking and cancelling orders: decode, decide, delegate. Plain functions; nothing here knows a framework.
+
+If the process dies before the commit, nothing happened; after it, the order is accepted whatever dies next,
+and the same key answers with the same bytes.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from app.contracts.documents import encode_order, etag
+from app.domain.commands import PlaceOrder, WantedLine
+from app.domain.errors import Fault, Refusal, Refused
+from app.domain.ids import ORDER_ID, order_id
+from app.domain.order import Order
+from app.domain.place import INVALID, place
+from app.gateway.bodies import check_is_json, decode, read_body
+from app.gateway.deadlines import within
+from app.gateway.exchange import Call, Reply
+from app.gateway.idempotency import key_of, reply_of, request_of
+from app.gateway.messages import CancelBody, OrderBody
+from app.gateway.problems import ProblemError, not_found
+from app.gateway.services import Services
+from app.gateway.waiting import wanted_wait_s
+from app.infra.postgres.api_keys import ApiKey
+from app.infra.postgres.intake import Answer, Request
+
+WRITE_DEADLINE_S: Final = 2.5
+
+_order_decoder: Final = msgspec.json.Decoder(OrderBody)
+_cancel_decoder: Final = msgspec.json.Decoder(CancelBody)
+
+
+async def place_order(services: Services, call: Call) -> Reply:
+    """`POST /v1/orders`: take an order, or say why not."""
+    caller = _caller(call)
+    key = key_of(call)
+    check_is_json(call)
+    body = await read_body(call)
+    wanted = decode(_order_decoder, body)
+    if caller.customer_id not in {None, wanted.customer_id}:
+        detail = "The API key orders for another customer."
+        raise ProblemError("forbidden", detail, (Fault("/customer_id", detail),))
+    request = request_of(caller, "POST /v1/orders", key, body)
+    answer, order = await within(WRITE_DEADLINE_S, _accept(services, call, request, wanted))
+    if order is None:
+        return reply_of(answer)
+    services.hint_orders()
+    services.cached.show_soon(order)
+    wait_s = wanted_wait_s(call.header(b"prefer"))
+    return await _awaited(services, order, answer, wait_s) if wait_s else reply_of(answer)
+
+
+async def _accept(
+    services: Services, call: Call, request: Request, wanted: OrderBody
+) -> tuple[Answer, Order | None]:
+    """Price and accept; the answer, with the order unless the key was used before. Raises Refused."""
+    command = _command(wanted)
+    catalogue = await services.catalogue.products(line.sku for line in command.lines)
+    at = datetime.now(UTC)
+    identity = order_id(int(at.timestamp() * 1000), secrets.token_bytes(10))
+    placed = place(command, identity, catalogue, call.correlation_id, at)
+    if isinstance(placed, Refusal):
+        # The world may have changed since this very request was accepted: a repetition is not a new order.
+        stored = await services.intake.answered(request)
+        if stored is None:
+            raise Refused(placed)
+        return stored, None
+    order, event = placed
+    if wanted.metadata:
+        order = replace(order, metadata=wanted.metadata)
+    answer = await services.intake.accept(
+        request,
+        order,
+        event,
+        Answer(202, f"/v1/orders/{order.id}", encode_order(order)),
+        address=wanted.shipping_address.address if wanted.shipping_address else None,
+        traceparent=call.traceparent,
+    )
+    return answer, None if answer.replayed else order
+
+
+def _command(wanted: OrderBody) -> PlaceOrder:
+    """The domain's command. Raises Refused where the expected total is in another currency."""
+    expected = wanted.expected_total
+    if expected is not None and expected.currency != wanted.currency:
+        fault = Fault("/expected_total/currency", f"The order is in {wanted.currency}.")
+        raise Refused(Refusal(INVALID, "The expected total is in another currency.", (fault,)))
+    return PlaceOrder(
+        wanted.customer_id,
+        wanted.currency,
+        tuple(WantedLine(line.sku, line.quantity) for line in wanted.lines),
+        wanted.payment_method,
+        expected.amount if expected else None,
+    )
+
+
+async def _awaited(services: Services, order: Order, answer: Answer, wait_s: int) -> Reply:
+    """The order once it is confirmed or final (200), else the first answer (202)."""
+    applied = (b"preference-applied", b"wait=%d" % wait_s)
+    settled = await services.watch.settled(order.id, wait_s)
+    first = reply_of(answer)
+    if settled is None:
+        return replace(first, headers=(*first.headers, applied))
+    await services.cached.show(settled)  # whoever reads it next sees nothing older
+    tag = (b"etag", etag(settled.version, settled.waiting_on).encode())
+    return Reply(200, encode_order(settled), (*first.headers, tag, applied))
+
+
+async def cancel_order(services: Services, call: Call) -> Reply:
+    """`POST /v1/orders/{order_id}/cancel`: stop an order, if it is not too late."""
+    caller = _caller(call)
+    identity = call.parameters["order_id"]
+    key = key_of(call)
+    body = await read_body(call)
+    wanted = CancelBody()
+    if body:
+        check_is_json(call)
+        wanted = decode(_cancel_decoder, body)
+    request = request_of(caller, f"POST /v1/orders/{identity}/cancel", key, body)
+    try:
+        return await within(WRITE_DEADLINE_S, _cancel(services, caller, identity, request, wanted.reason))
+    except LookupError:
+        raise not_found("such order") from None
+
+
+async def _cancel(
+    services: Services, caller: ApiKey, identity: str, request: Request, reason: str | None
+) -> Reply:
+    """Raises LookupError where the caller sees no such order."""
+    if not ORDER_ID.match(identity):
+        raise LookupError(identity)
+    if caller.customer_id and await services.lists.customer(identity) != caller.customer_id:
+        raise LookupError(identity)
+    answer, order = await services.intake.cancel(request, identity, reason, encode_order)
+    if order is not None:
+        services.hint_orders()
+        await services.cached.show(order)
+    return reply_of(answer)
+
+
+def _caller(call: Call) -> ApiKey:
+    assert call.caller is not None, "the route names a scope"
+    return call.caller

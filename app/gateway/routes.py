@@ -1,0 +1,226 @@
+"""The one table of routes: what is served, to whom, and what it can answer.
+
+The OpenAPI document is made from it. What every route of a kind can answer (a missing key, a body that is too
+large, …) is added by `Route.problems`, so the table names only what is special.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from app.contracts.documents import OrderDocument, Page
+from app.contracts.streams import Envelope
+from app.domain.order import Status
+from app.gateway import carrier, health, inventory, messages, order_reads, orders, pages, products
+from app.gateway.exchange import Call, Reply
+from app.gateway.parameters import LIMIT_DEFAULT, LIMIT_MAX
+from app.gateway.services import Services
+from app.gateway.waiting import WAIT_SECONDS_MAX
+
+Run: TypeAlias = Callable[[Services, Call], Awaitable[Reply]]
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A parameter of the `query`, the `path` or a `header`, with its JSON Schema."""
+
+    name: str
+    place: str
+    about: str
+    schema: Mapping[str, Any]
+    required: bool = False
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path.
+
+    `scope` is what the API key must allow (None: no key is asked for); `gives` maps each good status to the
+    type of its document (a text: that media type; None: no body); `keyed` asks for an Idempotency-Key.
+    """
+
+    method: str
+    path: str
+    run: Run
+    tag: str
+    summary: str
+    about: str = ""
+    scope: str | None = None
+    takes: type | None = None
+    body_optional: bool = False
+    keyed: bool = False
+    gives: Mapping[int, Any]
+    refuses: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    is_probe: bool = False
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Every problem that this route can answer."""
+        found = list(self.refuses)
+        if self.scope:
+            found += ["unauthenticated", "forbidden"]
+        if self.takes:
+            found += ["malformed-request", "request-timeout", "body-too-large", "unsupported-media-type"]
+            found += ["invalid-request"]
+        if self.keyed:
+            found += ["idempotency-key-missing", "idempotency-key-reused", "invalid-parameter"]
+        if any(parameter.place == "query" for parameter in self.parameters):
+            found += ["invalid-parameter", "malformed-request"]
+        if not self.is_probe:
+            found += ["overloaded", "unavailable", "internal-error"]
+        return tuple(dict.fromkeys(found))
+
+
+_TEXT: Final = {"type": "string"}
+_TIME: Final = {"type": "string", "format": "date-time"}
+
+_LIMIT: Final = Parameter(
+    "limit",
+    "query",
+    "How many items one page holds.",
+    {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+)
+_CURSOR: Final = Parameter("cursor", "query", "`next_cursor` of the page before; opaque.", _TEXT)
+_ORDER_ID: Final = Parameter(
+    "order_id",
+    "path",
+    "The order's id.",
+    {"type": "string", "examples": ["ord_06dzpv7x2m8wq3k9n5t1r4c7j0"]},
+    required=True,
+)
+_SKU: Final = Parameter(
+    "sku", "path", "The SKU.", {"type": "string", "examples": ["tea-earl-grey"]}, required=True
+)
+_PREFER: Final = Parameter(
+    "Prefer",
+    "header",
+    f"`wait=N`: answer when the order is confirmed or final, or after N ≤ {WAIT_SECONDS_MAX} seconds.",
+    {"type": "string", "examples": ["wait=10"]},
+)
+_IF_NONE_MATCH: Final = Parameter("If-None-Match", "header", "Entity tags that the caller has.", _TEXT)
+_FILTERS: Final = (
+    Parameter("customer_id", "query", "Only this customer's.", _TEXT),
+    Parameter("status", "query", "Only those in this status.", {"type": "string", "enum": list(Status)}),
+    Parameter("created_after", "query", "Only those accepted later than this.", _TIME),
+    Parameter("created_before", "query", "Only those accepted earlier than this.", _TIME),
+)
+_SIGNED: Final = tuple(
+    Parameter(name, "header", about, _TEXT, required=True)
+    for name, about in (
+        ("webhook-id", "The report's id, the same in every repetition."),
+        ("webhook-timestamp", "When it was sent, in Unix seconds; at most five minutes ago."),
+        ("webhook-signature", "`v1,` and the base64 HMAC-SHA256 of `{id}.{timestamp}.{body}`."),
+    )
+)
+
+ORDERS: Final = (
+    Route(
+        method="POST", path="/v1/orders", run=orders.place_order, tag="orders", scope="orders:write",
+        summary="Place an order",
+        about="Answers 202 as soon as the order is durable; reserving, paying and shipping follow by "
+        "themselves. With `Prefer: wait=N` it answers 200 once the order is confirmed or final.",
+        takes=messages.OrderBody, keyed=True, gives={202: OrderDocument, 200: OrderDocument},
+        refuses=("price-changed", "sold-out"), parameters=(_PREFER,),
+    ),
+    Route(
+        method="GET", path="/v1/orders", run=order_reads.list_orders, tag="orders", scope="orders:read",
+        summary="List orders, newest first", gives={200: Page[OrderDocument]},
+        parameters=(*_FILTERS, _CURSOR, _LIMIT),
+    ),
+    Route(
+        method="GET", path="/v1/orders/{order_id}", run=order_reads.get_order, tag="orders",
+        scope="orders:read", summary="Read an order", gives={200: OrderDocument, 304: None},
+        refuses=("not-found",),
+        parameters=(_ORDER_ID, _IF_NONE_MATCH),
+    ),
+    Route(
+        method="GET", path="/v1/orders/{order_id}/events", run=order_reads.list_events, tag="orders",
+        scope="orders:read", summary="Read what happened to an order", gives={200: Page[Envelope]},
+        refuses=("not-found", "not-acceptable"), parameters=(_ORDER_ID, _CURSOR, _LIMIT),
+    ),
+    Route(
+        method="POST", path="/v1/orders/{order_id}/cancel", run=orders.cancel_order, tag="orders",
+        scope="orders:write", summary="Cancel an order",
+        about="Answers with the order, `cancelling` or `cancelled`. Cancelling again is nothing new.",
+        takes=messages.CancelBody, body_optional=True, keyed=True, gives={200: OrderDocument},
+        refuses=("not-found", "too-late", "not-cancellable"), parameters=(_ORDER_ID,),
+    ),
+)  # fmt: skip
+
+CATALOGUE: Final = (
+    Route(
+        method="GET", path="/v1/products", run=products.list_products, tag="products",
+        scope="products:read", summary="List products by SKU", gives={200: Page[messages.ProductDocument]},
+        parameters=(_CURSOR, _LIMIT),
+    ),
+    Route(
+        method="GET", path="/v1/products/{sku}", run=products.get_product, tag="products",
+        scope="products:read", summary="Read a product", gives={200: messages.ProductDocument},
+        refuses=("not-found",),
+        parameters=(_SKU,),
+    ),
+    Route(
+        method="PUT", path="/v1/products/{sku}", run=products.put_product, tag="products",
+        scope="products:write", summary="Make or change a product",
+        about="A new or changed price is an event; orders that were accepted keep the price they were given.",
+        takes=messages.ProductBody, gives={200: messages.ProductDocument, 201: messages.ProductDocument},
+        parameters=(_SKU,),
+    ),
+    Route(
+        method="GET", path="/v1/inventory", run=inventory.list_stock, tag="inventory", scope="inventory:read",
+        summary="List stock by SKU", gives={200: Page[messages.StockDocument]}, parameters=(_CURSOR, _LIMIT),
+    ),
+    Route(
+        method="GET", path="/v1/inventory/{sku}", run=inventory.get_stock, tag="inventory",
+        scope="inventory:read", summary="Read the stock of a SKU", gives={200: messages.StockDocument},
+        refuses=("not-found",), parameters=(_SKU,),
+    ),
+    Route(
+        method="POST", path="/v1/inventory/{sku}/adjustments", run=inventory.adjust_stock, tag="inventory",
+        scope="inventory:write", summary="Adjust what is on hand",
+        about="Receipts, losses and stocktaking. What is reserved cannot be taken away.",
+        takes=messages.AdjustmentBody, keyed=True, gives={200: messages.StockDocument},
+        refuses=("not-found", "stock-reserved", "stock-full"), parameters=(_SKU,),
+    ),
+    Route(
+        method="POST", path="/v1/carrier-events", run=carrier.receive_event, tag="carrier",
+        summary="Take a report of the carrier",
+        about="Signed as Standard Webhooks say. 2xx means: do not repeat it.",
+        takes=messages.CarrierEventBody, gives={200: messages.CarrierAnswer},
+        refuses=("unauthenticated", "not-now"), parameters=_SIGNED,
+    ),
+)  # fmt: skip
+
+OPERATIONS: Final = (
+    Route(
+        method="GET", path="/livez", run=health.live, tag="operations", is_probe=True,
+        summary="Whether the process runs", gives={200: health.Health},
+    ),
+    Route(
+        method="GET", path="/readyz", run=health.ready, tag="operations", is_probe=True,
+        summary="Whether it can do its work", gives={200: health.Health, 503: health.Health},
+    ),
+    Route(
+        method="GET", path="/startupz", run=health.started, tag="operations", is_probe=True,
+        summary="Whether it has started", gives={200: health.Health},
+    ),
+    Route(
+        method="GET", path="/metrics", run=health.show_metrics, tag="operations", is_probe=True,
+        summary="Metrics for Prometheus", gives={200: "text/plain"},
+    ),
+    Route(
+        method="GET", path="/openapi.json", run=pages.show_open_api, tag="documentation",
+        summary="This document", gives={200: "application/json"},
+    ),
+    Route(
+        method="GET", path="/docs", run=pages.show_docs, tag="documentation",
+        summary="This document, for people", gives={200: "text/html"},
+    ),
+    Route(
+        method="GET", path="/problems/{slug}", run=pages.show_problem, tag="documentation",
+        summary="What a type of problem means", gives={200: "text/html"}, refuses=("not-found",),
+        parameters=(Parameter("slug", "path", "The problem's name.", _TEXT, required=True),),
+    ),
+)  # fmt: skip
+
+ROUTES: Final = (*ORDERS, *CATALOGUE, *OPERATIONS)

@@ -1,0 +1,105 @@
+"""The gateway as a process: builds everything, serves until SIGTERM, closes everything in reverse.
+
+It starts, and answers, whatever is dead around it: readiness says what it misses. If the process dies, what
+it had answered is in PostgreSQL, and what it had not is asked again by its callers, with their keys.
+"""
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from typing import Final
+
+import uvloop
+
+from app.config import Settings
+from app.gateway.application import application
+from app.gateway.auth import Keyring
+from app.gateway.cached_orders import CachedOrders
+from app.gateway.openapi import open_api
+from app.gateway.pages import docs_page
+from app.gateway.routes import ROUTES
+from app.gateway.server import check_port, serve
+from app.gateway.services import Services
+from app.gateway.waiting import Watch
+from app.infra.postgres.api_keys import ApiKeys
+from app.infra.postgres.catalogue import PostgresCatalogue
+from app.infra.postgres.intake import Intake
+from app.infra.postgres.order_lists import PostgresOrderLists
+from app.infra.postgres.orders import PostgresOrders
+from app.infra.postgres.pool import Database
+from app.infra.redis.clients import open_redis
+from app.infra.redis.documents import Documents
+from app.infra.redis.hints import Hints
+from app.observability import logging
+
+EXIT_FAILED: Final = 1
+
+log = logging.logger("gateway")
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    logging.configure(
+        level=settings.log_level, fmt=settings.log_format, mode="gateway", environment=settings.environment
+    )
+    try:
+        check_port(settings.port)
+    except OSError as error:
+        line = f"holdfast: PORT {settings.port} cannot be listened on: {error.strerror}"
+        print(line, file=sys.stderr)  # noqa: T201 - for whoever started it
+        return EXIT_FAILED
+    return uvloop.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as stack:
+        services = await build(settings, stack, stopping)
+        log.info("the gateway is up", port=settings.port)
+        well = await serve(
+            application(services),
+            settings.port,
+            stopping,
+            drain=services.watch.let_go,
+            shutdown_timeout_s=settings.shutdown_timeout_s,
+        )
+        log.info("the gateway stops")
+    return 0 if well else EXIT_FAILED
+
+
+async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Event) -> Services:
+    """Everything the routes work with; `stack` closes it, `stopping` ends readiness."""
+    database = await Database(settings.database_url, size=settings.database_pool_size, name="gateway").open()
+    stack.push_async_callback(database.close)
+    redis = await stack.enter_async_context(
+        open_redis(settings.redis_url, settings.redis_db, settings.environment, "gateway")
+    )
+    lists, orders = PostgresOrderLists(database), PostgresOrders(database)
+    cached = CachedOrders(orders, Documents(redis, settings.environment))
+    stack.push_async_callback(cached.close)
+    watch = Watch(lists)
+    stack.push_async_callback(watch.close)
+
+    async def is_running() -> bool:
+        return not stopping.is_set()
+
+    specification = open_api(ROUTES)
+    return Services(
+        environment=settings.environment,
+        intake=Intake(database),
+        orders=orders,
+        lists=lists,
+        catalogue=PostgresCatalogue(database),
+        cached=cached,
+        keyring=Keyring(ApiKeys(database)),
+        watch=watch,
+        hints=Hints(redis),
+        webhook_secret=settings.carrier_webhook_secret.encode(),
+        checks={"postgres": database.is_well, "running": is_running},
+        open_api=specification,
+        docs_page=docs_page(specification),
+    )

@@ -1,0 +1,84 @@
+"""Granian inside this process: one process a gateway, so that a kill ends one and only one.
+
+The embedded server shares our event loop and leaves signals to us. It takes its port with SO_REUSEPORT, by
+which two gateways would quietly share it; `check_port` refuses that. Its `backpressure` counts connections,
+idle ones too, and lets more wait unheard; so it is set far above what the edge refuses with an answer.
+"""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from app.observability.logging import logger
+
+ADDRESS: Final = "0.0.0.0"  # noqa: S104 - it serves a network
+CONNECTIONS_MAX: Final = 8_192
+BACKLOG: Final = 1_024
+HEAD_TIMEOUT_MS: Final = 10_000
+_DESCRIPTORS_SPARE: Final = 256
+
+log = logger("server")
+
+
+def check_port(port: int) -> None:
+    """Raises OSError where somebody listens on the port already, or we may not."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((ADDRESS, port))
+
+
+def _connections() -> int:
+    """As many connections as the process may have files open, within our own limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + _DESCRIPTORS_SPARE
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(allowed - _DESCRIPTORS_SPARE, _DESCRIPTORS_SPARE)
+
+
+async def serve(
+    app: Callable[..., Any],
+    port: int,
+    stopping: asyncio.Event,
+    *,
+    drain: Callable[[], None],
+    shutdown_timeout_s: float,
+) -> bool:
+    """Serve until `stopping`, then finish what is held; False when the server ended by itself.
+
+    `drain` is called before the wait for what is held: it shortens what could be held for long.
+    """
+    server = Server(
+        app,
+        address=ADDRESS,
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT_MS),
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=_connections(),
+        log_enabled=False,
+    )
+    serving = asyncio.create_task(server.serve())
+    told = asyncio.create_task(stopping.wait())
+    await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        told.cancel()
+        log.error("the HTTP server ended by itself", exc_info=serving.exception())
+        return False
+    server.stop()  # type: ignore[no-untyped-call]
+    drain()
+    _, held = await asyncio.wait((serving,), timeout=shutdown_timeout_s)
+    if held:
+        log.warning("gave up waiting for requests that are still held", waited_s=shutdown_timeout_s)
+        serving.cancel()
+    return True
