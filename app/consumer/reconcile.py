@@ -18,6 +18,7 @@ from app.observability.logging import logger
 INTERVAL_S: Final = 30.0
 QUIET_S: Final = 5.0
 """An order that changed more recently is left to the streams."""
+SETTLE_S: Final = 1.0
 OVERLAP: Final = timedelta(minutes=2)
 """Changes may become visible later than their time says, and clocks differ."""
 PAGE_SIZE_MAX: Final = 1000
@@ -48,9 +49,10 @@ class Reconciler:
     async def run(self, patience: Patience) -> None:
         """Look again and again. Raises Unavailable; it goes on where it was."""
         while True:
-            if self._lost.is_set():
+            while self._lost.is_set():
                 self._lost.clear()
                 self._after = _BEGINNING
+                await asyncio.sleep(QUIET_S + SETTLE_S)
             started = datetime.now(UTC)
             found = await self._look()
             patience.well()

@@ -66,10 +66,9 @@ class StreamUpkeep:
         """How far a group is behind."""
         unread = pending = 0
         for name in self._streams:
-            for one in await self._groups(name):
-                if one.name == group:
-                    unread += one.lag
-                    pending += one.pending
+            one = next((one for one in await self._groups(name) if one.name == group), None)
+            unread += await self._ask("XLEN", name) if one is None else one.lag
+            pending += 0 if one is None else one.pending
         return Lag(unread, pending)
 
     async def forget_consumers(self, group: ConsumerGroup, name: str, *, idle_s: float) -> None:

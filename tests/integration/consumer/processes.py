@@ -1,0 +1,88 @@
+"""Consumers as processes of their own: started, asked, stopped, killed."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class Consumer:
+    """One `MODE=consumer python -m app`."""
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        self.port = free_port()
+        self.environ = {
+            **os.environ,
+            "MODE": "consumer",
+            "ENVIRONMENT": "test",
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "HEALTH_PORT": str(self.port),
+            "LOG_FORMAT": "json",
+            "LOG_LEVEL": "info",
+            "SHUTDOWN_TIMEOUT_S": "5",
+        }
+        self.process: asyncio.subprocess.Process | None = None
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+
+    async def start(self) -> None:
+        """Start it; it need not be ready."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", env=self.environ, stdout=self._log, stderr=self._log,
+            cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+
+    async def until_live(self, path: str = "/livez") -> None:
+        """Wait until it answers well at `path`."""
+        async with asyncio.timeout(15), httpx.AsyncClient() as http:
+            while True:
+                try:
+                    if (await http.get(f"http://127.0.0.1:{self.port}{path}")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    assert self.process is not None
+                    assert self.process.returncode is None, self.log()
+                await asyncio.sleep(0.05)
+
+    async def metrics(self) -> str:
+        """What it measures."""
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"http://127.0.0.1:{self.port}/metrics")).text
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal; the exit code."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(10):
+            return await self.process.wait()
+
+    def log(self) -> str:
+        """Everything that it wrote."""
+        self._log.seek(0)
+        return self._log.read().decode()
+
+
+@asynccontextmanager
+async def running(database_url: str, redis_url: str) -> AsyncIterator[Consumer]:
+    """A consumer that is killed at the end if it still runs."""
+    consumer = Consumer(database_url, redis_url)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.end(signal.SIGKILL)

@@ -1,0 +1,152 @@
+"""The consumer as a process: killed, stopped, without Redis, without PostgreSQL, beside another one."""
+
+import asyncio
+import random
+import signal
+
+import pytest
+
+from app.dev.servers import EmbeddedPostgres, EmbeddedValkey
+from app.domain.errors import Unavailable
+from app.infra.postgres.migrate import migrate
+from app.infra.postgres.pool import Database
+from app.infra.redis.clients import open_redis
+from tests.integration.consumer.orders import Orders
+from tests.integration.consumer.processes import Consumer, running
+
+
+async def test_sigterm_ends_it_in_order(database_url, redis_url, orders):
+    """Exit code 0, at once, with everything it held handed back."""
+    async with running(database_url, redis_url) as consumer:
+        await consumer.until_live("/readyz")
+        await orders.many(20)
+        assert await consumer.end() == 0
+        assert "leading" in consumer.log()
+    async with running(database_url, redis_url):
+        await orders.caught_up()
+
+
+async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
+    database_url, redis_url, orders
+):
+    """Whatever moment a process dies in, the summary is right to the piece afterwards."""
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    consumers = [Consumer(database_url, redis_url) for _ in range(2)]
+    for consumer in consumers:
+        await consumer.start()
+    placing = asyncio.create_task(orders.many(200, at_once=2, pause_s=0.05))
+    try:
+        while not placing.done():
+            await asyncio.sleep(dice.uniform(0.4, 1.2))
+            victim = dice.choice(consumers)
+            await victim.end(signal.SIGKILL)
+            await victim.start()
+        await placing
+        await orders.caught_up(timeout_s=45)
+    finally:
+        placing.cancel()
+        for consumer in consumers:
+            await consumer.end(signal.SIGKILL)
+
+
+async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_url, orders):
+    """What the streams lost is found by comparing orders with marks."""
+    async with running(database_url, redis_url) as consumer:
+        await consumer.until_live("/readyz")
+        placing = asyncio.create_task(orders.many(120, at_once=2, pause_s=0.03))
+        async with open_redis(redis_url, None, "test", "flush") as clients:
+            while not placing.done():
+                await asyncio.sleep(0.15)
+                await clients.writes.flushall()
+        await placing
+        await orders.caught_up(timeout_s=60)
+
+
+async def test_redis_away_and_back(database_url, orders, tmp_path):
+    """Away at the start, back, killed, back: it goes on by itself and says each change once."""
+    redis = EmbeddedValkey(tmp_path / "redis", durable=False)
+    async with running(database_url, redis.url) as consumer:
+        await consumer.until_live()
+        await orders.many(4)
+        await redis.start()
+        try:
+            await orders.caught_up()
+            await consumer.until_live("/readyz")
+            await redis.kill()
+            await orders.many(4)
+            await asyncio.sleep(3)
+            await redis.start()
+            await orders.caught_up()
+            assert "holdfast_redis_up 1.0" in await consumer.metrics()
+            assert len(consumer.log().splitlines()) < 40
+            assert await consumer.end() == 0
+        finally:
+            await redis.stop()
+
+
+async def test_postgresql_away_and_back(redis_url, tmp_path):
+    """The same with PostgreSQL; nothing that was read is lost while it is away."""
+    postgres = EmbeddedPostgres(tmp_path / "postgres", follow=signal.SIGQUIT)
+    await postgres.prepare()
+    async with running(postgres.dsn, redis_url) as consumer:
+        await consumer.until_live()
+        await postgres.start()
+        database = await Database(postgres.dsn, size=5, name="test").open()
+        try:
+            await migrate(postgres.dsn)
+            orders = Orders(database)
+            await orders.stock()
+            await orders.many(4)
+            await orders.caught_up()
+            await postgres.kill()
+            with pytest.raises(Unavailable):
+                await orders.behind()
+            await asyncio.sleep(2)
+            await postgres.start()
+            await orders.many(4)
+            await orders.caught_up()
+            assert await consumer.end() == 0
+        finally:
+            await database.close()
+            await postgres.stop()
+
+
+async def test_a_waiting_consumer_can_be_stopped(tmp_path):
+    """With neither server there, SIGTERM still ends it at once."""
+    consumer = Consumer("postgresql://nobody@127.0.0.1:1/none", "redis://127.0.0.1:1/0")
+    await consumer.start()
+    try:
+        await consumer.until_live()
+        async with asyncio.timeout(5):
+            assert await consumer.end() == 0
+    finally:
+        await consumer.end(signal.SIGKILL)
+
+
+async def test_answers_that_outlived_their_time_are_forgotten(database_url, redis_url, orders, database):
+    """The relay's leader deletes them; younger ones stay."""
+    await orders.accept()
+    await orders.accept()
+    await database.execute(
+        "UPDATE idempotency SET created_at = now() - interval '31 days' WHERE key LIKE 'key-1-%'"
+    )
+    async with running(database_url, redis_url):
+        async with asyncio.timeout(15):
+            while len(await database.fetch("SELECT 1 FROM idempotency")) != 1:
+                await asyncio.sleep(0.05)
+
+
+async def test_it_measures(database_url, redis_url, orders):
+    """Orders by status, time to confirm, open orders, lag, age of the outbox."""
+    async with running(database_url, redis_url) as consumer:
+        await consumer.until_live("/readyz")
+        await orders.many(8)
+        await orders.caught_up()
+        text = await consumer.metrics()
+    assert 'holdfast_orders_total{status="accepted"} 8.0' in text
+    assert 'holdfast_orders_total{status="completed"} 4.0' in text
+    assert "holdfast_order_confirm_seconds_count 4.0" in text
+    for name in ("holdfast_stream_lag", "holdfast_outbox_age_seconds", "holdfast_open_orders"):
+        assert name in text
