@@ -144,11 +144,14 @@ def _report_to(folder: DataFolder, options: Options, handle: int) -> int:
         logged(notice)
 
     try:
-        code, _ = asyncio.run(_supervise(folder, options, tell, lambda: tell(Notice(progress.READY))))
+        code, joined = asyncio.run(_supervise(folder, options, tell, lambda: tell(Notice(progress.READY))))
     except StackError as error:
         tell(Notice(progress.FAILED, text=str(error), code=error.exit_code))
         raise
-    tell(Notice(progress.FAILED, text="It was stopped before it was ready.", code=FAILED))
+    if joined is not None:
+        tell(Notice(progress.READY))
+    elif code != 0:
+        tell(Notice(progress.FAILED, text="It was stopped before it was ready.", code=FAILED))
     return code
 
 
@@ -158,7 +161,6 @@ async def _supervise(
     """Run a stack until it is told to stop; the status of the one that runs already, where one does."""
     found = await joining.lock_or_join(folder, options, tell)
     if not isinstance(found, int):
-        ready()
         return 0, found
     try:
         return await Supervisor(folder, found, options, tell).run(ready), None

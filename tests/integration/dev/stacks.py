@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.dev.stack import processes, state
+from app.dev.stack import ports, processes, state
 from app.dev.stack.folder import DataFolder
 
 ROOT = Path(__file__).parents[3]
@@ -26,16 +26,23 @@ def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     return found
 
 
-class Stack:
-    """The servers of a stack (without the modes) in one folder."""
+def own_ports(folder: Path) -> None:
+    """Give the stack in this folder ports of its own, as if remembered: tests run beside each other."""
+    folder.mkdir(exist_ok=True)
+    (folder / "ports.json").write_text(json.dumps({name: ports.any_free() for name in ports.USUAL}))
 
-    def __init__(self, path: Path) -> None:
+
+class Stack:
+    """A stack in one folder, by default the servers alone, without sandbox and modes."""
+
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
         self.folder = DataFolder(path)
+        self.whole = whole
         self.env = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def command(self, name: str, *arguments: str) -> list[str]:
         """The command line of `holdfast name`."""
-        only = ["--only", "servers"] if name == "up" else []
+        only = ["--only", "servers"] if name == "up" and not self.whole else []
         return [sys.executable, "-m", "app", name, "--data-dir", str(self.folder.path), *only, *arguments]
 
     def run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

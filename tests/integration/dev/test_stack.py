@@ -23,6 +23,9 @@ async def test_up_reports_what_runs_and_keeps_data_and_ports(stack: Stack) -> No
     assert first["postgres"]["dsn"] in said
     assert first["api_key"].startswith("hf_dev_")
     assert "runs already" in stack.up()
+    attended = stack.run("up")  # in the foreground too; it has nothing to stay for
+    assert attended.returncode == 0
+    assert attended.stdout.count(first["postgres"]["dsn"]) == 1
     assert json.loads(stack.up("--json")) == first
     connection = await asyncpg.connect(first["postgres"]["dsn"])
     await connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
