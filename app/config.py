@@ -5,15 +5,20 @@ names the variable and says what it should be (exit 78). The value of a secret i
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
 MODES: Final = ("gateway", "worker", "consumer")
 EXIT_CONFIGURATION: Final = 78
 
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
+_ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})\Z")
+_PORT_MAX: Final = 65535
 _QUEUES: Final = ("orders", "payments", "inventory", "shipping", "notifications")
 
 
@@ -69,8 +74,14 @@ def _text(value: str) -> str:
     return value
 
 
+def _file(value: str) -> str:
+    if not Path(value).is_file() or not os.access(value, os.R_OK):
+        raise ValueError("name a file that can be read")
+    return value
+
+
 def _name(value: str) -> str:
-    if not value or not value.replace("-", "").isalnum() or len(value) > 32 or value != value.lower():
+    if not _NAME.match(value):
         raise ValueError(
             "be a lower-case name such as dev, staging or production (letters, digits, hyphens, ≤ 32)"
         )
@@ -79,16 +90,40 @@ def _name(value: str) -> str:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
-        if urlsplit(value).scheme not in schemes:
+        parts = _parts(value)
+        if parts is None or parts.scheme not in schemes:
             raise ValueError("be a URL that starts with " + " or ".join(f"{s}://" for s in schemes))
         return value.rstrip("/") if schemes[0].startswith("http") else value
 
     return parse
 
 
+def _parts(value: str) -> SplitResult | None:
+    """A URL's parts; None when it is none, or leads nowhere."""
+    try:  # what urlsplit says may quote a password, so it is never passed on
+        parts = urlsplit(value)
+        # Lists of hosts have no one port.
+        is_right = "," in parts.netloc or parts.port is None or parts.port > 0
+    except ValueError:
+        return None
+    # PostgreSQL's host may be left out, or follow in the query.
+    place = {"unix": parts.path, "postgresql": "/", "postgres": "/"}.get(parts.scheme, parts.hostname)
+    return parts if is_right and place and value.startswith(f"{parts.scheme}://") else None
+
+
+def _redis_url(value: str) -> str:
+    url = _url("redis", "rediss", "unix")(value)
+    parts = urlsplit(url)
+    if "," in url:
+        raise ValueError("name one server: lists for Cluster and Sentinel are not taken yet")
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ValueError("end in the number of a database, or in the host")
+    return url
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
-        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
             raise ValueError(f"be a whole number from {low} to {high}")
         return int(value)
 
@@ -110,9 +145,9 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
-        if value not in choices:
+        if value.lower() not in choices:
             raise ValueError("be one of " + ", ".join(choices))
-        return value
+        return value.lower()
 
     return parse
 
@@ -125,8 +160,8 @@ def _queues(value: str) -> tuple[str, ...]:
 
 
 def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit():
+    match = _ADDRESS.match(value)
+    if not match or not 1 <= int(match.group(1)) <= _PORT_MAX:
         raise ValueError("be host:port")
     return value
 
@@ -138,22 +173,28 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting(
         "DATABASE_URL",
-        "PostgreSQL, the truth",
+        "PostgreSQL, the truth: `postgresql://user:password@host:port/database`",
         _url("postgresql", "postgres"),
         modes=(*MODES, "tool"),
         secret=True,
     ),
     Setting("DATABASE_POOL_SIZE", "connections of one process", _whole(1, 200), "10"),
-    Setting("REDIS_URL", "Redis ≥ 7.0 or Valkey", _url("redis", "rediss", "unix"), modes=MODES, secret=True),
+    Setting(
+        "REDIS_URL",
+        "Redis ≥ 7.0 or Valkey: `redis://`, `rediss://` (TLS) or `unix://`",
+        _redis_url,
+        modes=MODES,
+        secret=True,
+    ),
     Setting("REDIS_DB", "database number, where the URL names none", _whole(0, 15)),
     Setting("TEMPORAL_ADDRESS", "Temporal's frontend, `host:port`", _address, modes=("worker",)),
     Setting("TEMPORAL_NAMESPACE", "its namespace", _text, modes=("worker",)),
-    Setting("TEMPORAL_TLS_CERT", "file with a client certificate (PEM)", _text),
-    Setting("TEMPORAL_TLS_KEY", "file with its key (PEM)", _text),
+    Setting("TEMPORAL_TLS_CERT", "file with a client certificate (PEM)", _file),
+    Setting("TEMPORAL_TLS_KEY", "file with its key (PEM)", _file),
     Setting("TEMPORAL_API_KEY", "API key of Temporal Cloud", _text, secret=True),
     Setting("WORKER_QUEUES", "the task queues a worker serves, comma list", _queues, ",".join(_QUEUES)),
-    Setting("PORT", "the gateway's HTTP port", _whole(1, 65535), "8080"),
-    Setting("HEALTH_PORT", "health and metrics of worker and consumer", _whole(1, 65535), "8081"),
+    Setting("PORT", "the gateway's HTTP port", _whole(1, _PORT_MAX), "8080"),
+    Setting("HEALTH_PORT", "health and metrics of worker and consumer", _whole(1, _PORT_MAX), "8081"),
     Setting(
         "LOG_LEVEL",
         "`debug`, `info`, `warning` or `error`",
@@ -165,11 +206,17 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "`json` or `console`; by default console in dev, json elsewhere",
         _one_of("json", "console"),
     ),
-    Setting("STRIPE_API_KEY", "the payment provider's secret key", _text, modes=("worker",), secret=True),
+    Setting(
+        "STRIPE_API_KEY",
+        "the payment provider's secret key: `sk_live_…` in production, `sk_test_…` elsewhere",
+        _text,
+        modes=("worker",),
+        secret=True,
+    ),
     Setting(
         "STRIPE_API_BASE", "another address of the payment provider (the sandbox)", _url("http", "https")
     ),
-    Setting("CARRIER_URL", "the carrier's API", _url("http", "https"), modes=("worker",)),
+    Setting("CARRIER_URL", "the carrier's API: `https://…`", _url("http", "https"), modes=("worker",)),
     Setting(
         "CARRIER_WEBHOOK_SECRET", "the key that signs its webhooks", _text, modes=("gateway",), secret=True
     ),
@@ -218,9 +265,12 @@ def _read(setting: Setting, mode_name: str, values: Mapping[str, str]) -> Any:  
             raise ConfigurationError(f"{setting.name} is missing: {setting.about}")
         return "" if setting.name in _TEXT_WHERE_MISSING else None
     try:
+        if not value.isprintable() or value != value.strip():  # often the line end of a mounted file
+            raise ValueError("hold printable characters only, with no space around them")  # noqa: TRY301
         return setting.parse(value)
     except ValueError as wrong:
-        shown = "" if setting.secret else f", not {value!r}"
+        # A URL may carry a password where none is expected.
+        shown = "" if setting.secret or "@" in value else f", not {value!r}"
         raise ConfigurationError(f"{setting.name} must {wrong}{shown}") from None
 
 
@@ -243,19 +293,32 @@ def _check_together(known: Mapping[str, Any]) -> None:
     """Refuse settings that contradict one another."""
     if bool(known["TEMPORAL_TLS_CERT"]) != bool(known["TEMPORAL_TLS_KEY"]):
         raise ConfigurationError("TEMPORAL_TLS_CERT and TEMPORAL_TLS_KEY must be set both or not at all")
-    path = urlsplit(known["REDIS_URL"]).path.strip("/")
-    if known["REDIS_DB"] is not None and path.isdigit() and int(path) != known["REDIS_DB"]:
-        raise ConfigurationError(f"REDIS_DB must be {path}, as REDIS_URL says, or be left out")
-    live = known["STRIPE_API_KEY"].startswith(("sk_live_", "rk_live_"))
-    if live and known["ENVIRONMENT"] != "production":
-        raise ConfigurationError(
-            "STRIPE_API_KEY must be a test key (sk_test_…) unless ENVIRONMENT is production"
-        )
-    if known["STRIPE_API_KEY"] and not live and known["ENVIRONMENT"] == "production":
+    named = _redis_database(known["REDIS_URL"])
+    if known["REDIS_DB"] is not None and named not in {None, known["REDIS_DB"]}:
+        raise ConfigurationError(f"REDIS_DB must be {named}, as REDIS_URL says, or be left out")
+    _check_stripe(known["STRIPE_API_KEY"], known["STRIPE_API_BASE"], known["ENVIRONMENT"])
+
+
+def _redis_database(url: str) -> int | None:
+    """The database that a Redis URL names, by its path or by `?db=`."""
+    parts = urlsplit(url)
+    names = [*parse_qs(parts.query).get("db", ()), parts.path.strip("/") if parts.scheme != "unix" else ""]
+    return next((int(name) for name in names if name.isdigit()), None)
+
+
+def _check_stripe(key: str, base: str | None, environment: str) -> None:
+    """Real money in production only, play money elsewhere only, and a live key for nobody but Stripe."""
+    if not key or not environment:
+        return
+    if environment == "production" and not key.startswith(("sk_live_", "rk_live_")):
         raise ConfigurationError(
             "STRIPE_API_KEY must be a live key (sk_live_…) when ENVIRONMENT is production"
         )
-    if live and known["STRIPE_API_BASE"]:
+    if environment != "production" and not key.startswith(("sk_test_", "rk_test_")):
+        raise ConfigurationError(
+            "STRIPE_API_KEY must be a test key (sk_test_…) unless ENVIRONMENT is production"
+        )
+    if environment == "production" and base:
         raise ConfigurationError(
             "STRIPE_API_BASE must be left out with a live key: it would go to somebody else"
         )
