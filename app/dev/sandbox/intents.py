@@ -18,12 +18,12 @@ AMOUNT_MAX = 99_999_999
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 CANCELABLE = ("requires_payment_method", "requires_capture", "requires_confirmation", "requires_action")
 CANCELLATION_REASONS = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
-_LETTERS = string.ascii_letters + string.digits
+_LETTERS = bytes((string.ascii_letters + string.digits).encode()[byte % 62] for byte in range(256))
 
 
 def new_id(prefix: str, length: int = 24) -> str:
     """A fresh id as Stripe makes them, such as `pi_…`."""
-    return prefix + "".join(secrets.choice(_LETTERS) for _ in range(length))
+    return prefix + secrets.token_bytes(length).translate(_LETTERS).decode()
 
 
 class PaymentIntent(msgspec.Struct):

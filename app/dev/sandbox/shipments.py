@@ -144,7 +144,9 @@ class CarrierApi:
     async def _move(self) -> None:
         delivery_s = self._control.delays.delivery_ms / 1000
         try:
-            moved, due = await self._store.run(lambda database: _move_due(database, time.time(), delivery_s))
+            moved, due = await self._store.run(
+                lambda database: _move_due(database, time.time(), delivery_s), promise=False
+            )
         except sqlite3.Error:  # a full disk: the steps are taken when there is room again
             moved, due = 0, time.time() + 1
         if moved:

@@ -4,11 +4,13 @@ Guarantees: whatever `run` returned is on the disk. Pieces of work that arrive i
 loop share one transaction and one sync (group commit), each inside its own savepoint, so that one that
 fails takes nothing of the others with it. Work runs one piece after the other: it needs no locks.
 
-`synchronous=FULL`: a commit is synced before it is answered, so an answered charge survives power loss too,
-not only `kill -9`. The sandbox is the referee that the order books are audited against; one that forgets
-would turn every investigation into a guess. The price is one sync a batch (0.15 ms where this was
-measured). NORMAL can be chosen; it survives the death of the process, and may forget the last moments
-before a power cut. The file is held exclusively: a second sandbox on the same file is refused at start.
+`synchronous=FULL` for what is promised to somebody: the commit is synced before it is answered, so an
+answered charge survives a power cut too, not only `kill -9`. The sandbox is the referee that the order
+books are audited against; one that forgets would turn every investigation into a guess. The price is one
+sync a batch. Steps of parcels and the bookkeeping of reports are promised to nobody and are not waited for;
+after a power cut they may come again. NORMAL for everything can be chosen: kill -9 loses nothing, a power
+cut may lose the last moments. The file is held exclusively: a second sandbox on the same file is refused at
+start.
 
 If the process dies before the commit, nothing of the batch happened and nobody was answered; the key can be
 used again. If it dies after, everything happened and only answers are missing: the same key gives them
@@ -65,19 +67,21 @@ class Store:
         self._database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         self._queue: list[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = []
         self._scheduled = False
+        self._promised = False
+        self._synced = self._sync_promises = synchronous.upper() == "FULL"
         try:
-            self._prepare(synchronous)
+            self._prepare()
         except sqlite3.Error as error:
             self._database.close()
             held = "locked" in str(error)
             why = "another sandbox is using it" if held else f"SQLite says: {error}"
             raise StoreUnusable(f"{path}: {why}") from error
 
-    def _prepare(self, synchronous: str) -> None:
+    def _prepare(self) -> None:
         run = self._database.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("PRAGMA journal_mode = WAL")
-        run(f"PRAGMA synchronous = {'FULL' if synchronous.upper() == 'FULL' else 'NORMAL'}")
+        run(f"PRAGMA synchronous = {'FULL' if self._sync_promises else 'NORMAL'}")
         run("PRAGMA cache_size = -8000")
         run("BEGIN IMMEDIATE")
         (version,) = run("PRAGMA user_version").fetchone()
@@ -90,15 +94,18 @@ class Store:
             run(f"PRAGMA user_version = {SCHEMA_VERSION}")
         run("COMMIT")
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, promise: bool = True) -> T:
         """Run `work` inside a transaction; return its result once that is durable.
 
+        Work that promises nobody anything (`promise=False`) does not make its batch wait for the disk: it may
+        come again after a power cut.
         Whatever `work` raises is raised here and undoes only its own changes. sqlite3.Error from the commit
         itself (a full disk) means that nothing of the batch happened.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._queue.append((work, future))
+        self._promised = self._promised or promise
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush)
@@ -113,6 +120,7 @@ class Store:
             asyncio.get_running_loop().call_soon(self._flush)
         outcomes: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
         try:
+            self._set_sync()
             self._database.execute("BEGIN IMMEDIATE")
             for work, future in batch:
                 outcomes.append((future, *self._attempt(work)))
@@ -128,6 +136,14 @@ class Store:
                 future.set_result(result)
             else:
                 future.set_exception(failure)
+
+    def _set_sync(self) -> None:
+        """Sync the coming commit if anything in it is promised (and syncing is wished for at all)."""
+        wanted = self._sync_promises and self._promised
+        self._promised = bool(self._queue) and self._promised  # what is left over stays promised
+        if wanted is not self._synced:
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._synced = wanted
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> tuple[T | None, Exception | None]:
         self._database.execute("SAVEPOINT piece")

@@ -132,14 +132,14 @@ class Webhooks:
         if self._failures and now < self._reachable_again_at:
             return self._reachable_again_at - now
         busy = tuple(self._under_way)
-        reports = await self._store.run(lambda database: _due(database, now, free, busy))
+        reports = await self._store.run(lambda database: _due(database, now, free, busy), promise=False)
         for report in reports:
             task = asyncio.get_running_loop().create_task(self._deliver(report))
             self._under_way[report.reference] = task
         if len(reports) == free:
             return None
         busy = tuple(self._under_way)
-        due = await self._store.run(lambda database: _next_due(database, busy))
+        due = await self._store.run(lambda database: _next_due(database, busy), promise=False)
         return None if due is None else min(max(0.0, due - time.time()), TIMER_S_MAX)
 
     async def _deliver(self, report: Report) -> None:
@@ -149,10 +149,10 @@ class Webhooks:
             delivered = await self._attempt(report, fault)
             old = time.time() - report.created_at > GIVEN_UP_AFTER_S
             if delivered or old:
-                await self._store.run(lambda database: _remove(database, report))
+                await self._store.run(lambda database: _remove(database, report), promise=False)
             else:
                 next_at = time.time() + backoff_s(report.attempts + 1, RETRY_S_MAX)
-                await self._store.run(lambda database: _postpone(database, report, next_at))
+                await self._store.run(lambda database: _postpone(database, report, next_at), promise=False)
         except (CallFailed, sqlite3.Error):  # also when its outcome cannot be written: it comes again, later
             self._hold_back()
         finally:

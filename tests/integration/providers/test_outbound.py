@@ -148,7 +148,7 @@ async def test_what_a_server_says_unasked_is_not_the_next_answer(server):
     outbound = Outbound(await server.run(gives_notice))
     assert (await outbound.call("GET", "/1")).body == b"/1"
     await told.wait()
-    while outbound._idle[0].open:  # until the notice has arrived here
+    while outbound._idle and outbound._idle[0].open:  # until the notice has arrived here
         await asyncio.sleep(0)
     assert (await outbound.call("GET", "/2")).body == b"/2"
     assert server.connections == 2
