@@ -164,7 +164,6 @@ class OrderWorkflow:
     async def _call_operator(self, step: str, error: ActivityError, *, may_stop: bool) -> None:
         """A step failed for good: say so, and wait until somebody has mended it (signal `retry`)."""
         self._retry_requested = False
-        await self._say_waiting(OPERATOR)
         alert = t.Alert(self._order.order_id, self._order.correlation_id, step, str(error.cause or error))
         alarm = workflow.start_activity(
             t.ALERT_OPERATOR,
@@ -173,7 +172,9 @@ class OrderWorkflow:
             start_to_close_timeout=policies.BOOKKEEPING_TIMEOUT,
             retry_policy=policies.RETRY,
         )
-        await workflow.wait_condition(lambda: self._retry_requested or (may_stop and self._cancel_requested))
+        await self._say_until(
+            OPERATOR, lambda: self._retry_requested or (may_stop and self._cancel_requested)
+        )
         if not alarm.done():
             alarm.cancel()
         self._waiting_on = None
@@ -211,7 +212,7 @@ class OrderWorkflow:
                 continue
             queue = policies.STEPS[self._step].queue
             if queue in policies.WAITS_FOR and self._waiting_on is None:
-                await self._say_waiting(queue)
+                await self._say_until(queue, self._has_moved_past(seen))
             await workflow.wait_condition(self._has_moved_past(seen))
             self._waiting_on = None
             self._show()
@@ -219,19 +220,30 @@ class OrderWorkflow:
     def _has_moved_past(self, seen: int) -> Callable[[], bool]:
         return lambda: self._step is None or self._steps != seen
 
-    async def _say_waiting(self, waiting_on: str) -> None:
+    async def _say_until(self, waiting_on: str, is_over: Callable[[], bool]) -> None:
+        """Say what the order waits for, and return when that is over; not of one that has just moved."""
         self._waiting_on = waiting_on
         self._show()
+        said = False
+        while not is_over():
+            said = said or await self._say_waiting(waiting_on)
+            try:
+                await workflow.wait_condition(is_over, timeout=None if said else policies.PATIENCE)
+            except TimeoutError:
+                continue
+
+    async def _say_waiting(self, waiting_on: str) -> bool:
         waiting = t.Waiting(self._order.order_id, self._order.correlation_id, waiting_on)
         try:
-            await workflow.execute_local_activity(
+            said: bool = await workflow.execute_local_activity(
                 t.SET_WAITING,
                 waiting,
                 schedule_to_close_timeout=policies.BOOKKEEPING_TIMEOUT,
                 result_type=bool,
             )
         except ActivityError:
-            workflow.logger.warning("what the order waits for could not be put on record")
+            return False
+        return said
 
     def _show(self) -> None:
         """Let Temporal's lists show where the order stands."""
