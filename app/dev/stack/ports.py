@@ -1,8 +1,8 @@
 """Owns which port each server of a stack has.
 
-Guarantees: a port stays the same from run to run as long as it is free; no two servers get the same one; a
-port that had to move is said so. They are remembered in a file of the data folder. If the process dies here,
-the file is the old or the new one, never a half.
+Guarantees: a port stays the same from run to run as long as it is free; no two servers get the same one, not
+even of stacks that start together; a port that had to move is said so. They are remembered in a file of the
+data folder. If the process dies here, the file is the old or the new one, never a half.
 """
 
 from __future__ import annotations
@@ -64,37 +64,75 @@ def remembered(file: Path) -> dict[str, int]:
     }
 
 
-def choose(last: dict[str, int], gateway: int | None = None) -> tuple[dict[str, int], list[str]]:
-    """A free port for every server, and a sentence for each that is not where it was or usually is.
+class Claims:
+    """The ports that this process keeps for its servers, so that stacks that start together do not clash.
+
+    A claim is the name of an abstract socket: it belongs to the network namespace, as the ports do, and ends
+    with the process.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, socket.socket] = {}
+
+    def take(self, port: int) -> bool:
+        """Claim the port; False when it is in use, or claimed by another stack that has yet to use it."""
+        if not is_free(port):
+            return False
+        if port not in self._held:
+            claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                claim.bind(f"\0holdfast-port-{port}")
+            except OSError:
+                claim.close()
+                return False
+            self._held[port] = claim
+        return True
+
+    def release(self) -> None:
+        """Give all claims up."""
+        for claim in self._held.values():
+            claim.close()
+        self._held.clear()
+
+
+def choose(
+    last: dict[str, int], claims: Claims, gateway: int | None = None
+) -> tuple[dict[str, int], str | None]:
+    """A claimed port for every server, and a sentence when some are not where they were or usually are.
 
     `gateway` is a port asked for by name: StackError when it is taken.
     """
     chosen: dict[str, int] = {}
-    notices = []
+    moved = []
     if gateway is not None:
-        if not is_free(gateway):
+        if not claims.take(gateway):
             raise StackError(
                 f"Port {gateway}, asked for by --gateway-port, is in use by another program. "
                 "Stop that, name another port, or leave the option out for a free one."
             )
         chosen["gateway"] = gateway
     # Remembered ports come first, so that a server that has to move does not take a neighbour's.
-    taken = {gateway} | {port for name, port in last.items() if name not in chosen}
+    spoken_for = {gateway, *last.values()}
     for name, usual in USUAL.items():
         if name in chosen:
             continue
         wanted = last.get(name, usual)
-        if is_free(wanted) and wanted not in chosen.values() and (name in last or wanted not in taken):
+        others = spoken_for if name not in last else set()
+        if wanted not in {*chosen.values(), *others} and claims.take(wanted):
             chosen[name] = wanted
             continue
-        chosen[name] = _next_free(usual, taken | set(chosen.values()))
-        notices.append(f"Port {wanted} is taken; {name} listens on {chosen[name]} instead.")
-    return chosen, notices
+        chosen[name] = _next_free(usual, {*spoken_for, *chosen.values()}, claims)
+        moved.append(f"{name} {chosen[name]} (not {wanted})")
+    if not moved:
+        return chosen, None
+    return chosen, f"Taken ports are replaced by free ones: {', '.join(moved)}."
 
 
-def _next_free(usual: int, taken: set[int | None]) -> int:
+def _next_free(usual: int, taken: set[int | None], claims: Claims) -> int:
     for tries in range(_TRIES):
         port = usual + tries * _STEP
-        if port not in taken and is_free(port):
+        if port not in taken and claims.take(port):
             return port
-    return any_free()
+    while not claims.take(port := any_free()):
+        pass
+    return port

@@ -158,16 +158,18 @@ class Service:
     async def stop(self, *, at_once: bool = False, hurry: asyncio.Event | None = None) -> None:
         """Stop by the steps of the spec, each within its time, at last by SIGKILL (first, when `at_once`).
 
-        `hurry`, once set, cuts the waiting short.
+        `hurry`, once set, cuts the first step short and leaves the escalating ones, if there are any.
         """
         process = self.process
         if process is None:
             return
-        for number, seconds in () if at_once else self.spec.stop_steps:
-            if process.poll() is not None or (hurry is not None and hurry.is_set()):
+        for step, (number, seconds) in enumerate(() if at_once else self.spec.stop_steps):
+            if process.poll() is not None:
                 break
+            if step == 0 and hurry is not None and hurry.is_set():
+                continue
             process.send_signal(number)
-            await _first(exit_of(process), hurry, seconds)
+            await _first(exit_of(process), hurry if step == 0 else None, seconds)
         if process.poll() is None:
             process.kill()
         await self.ended()

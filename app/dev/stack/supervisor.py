@@ -75,6 +75,7 @@ class Supervisor:
         if me is None:
             raise StackError("/proc cannot be read; the embedded stack needs it.")
         self._state = state.RunState(run, me)
+        self._claims = ports.Claims()
         self._guard = Guard(folder, run, lock, python_environment())
 
     async def run(self, ready: Callable[[], None]) -> int:
@@ -147,9 +148,10 @@ class Supervisor:
         raise StackError("Ports are taken by other programs faster than this one can use them.")
 
     async def _start_all(self) -> None:
-        chosen, notices = ports.choose(ports.remembered(self._folder.ports_file), self._options.gateway_port)
-        for text in notices:
-            self._tell(Notice(progress.NOTE, text=text))
+        last = ports.remembered(self._folder.ports_file)
+        chosen, moved = ports.choose(last, self._claims, self._options.gateway_port)
+        if moved is not None:
+            self._tell(Notice(progress.NOTE, text=moved))
         self._folder.save_ports(chosen)
         self._state.ports = chosen
         plan = Plan(self._folder, self._state.run, chosen, self._folder.secrets())
@@ -279,6 +281,7 @@ class Supervisor:
         with contextlib.suppress(OSError):
             self._folder.state_file.unlink(missing_ok=True)
             self._folder.give_back()
+        self._claims.release()
         await self._guard.dismiss()
 
     async def _stop_members(self) -> None:

@@ -136,6 +136,20 @@ def test_the_foreground_stops_in_order(stack: Stack, number: signal.Signals) -> 
     assert stack.guard() is None
 
 
+def test_a_second_ctrl_c_does_not_wait(stack: Stack) -> None:
+    """A process that will not stop is given its time, or none when asked again."""
+    process = stack.foreground()
+    os.kill(pids(stack.status())["temporal"], signal.SIGSTOP)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    until(lambda: '"stopping"' in stack.folder.state_file.read_text())
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert time.monotonic() - begun < 8  # Temporal alone would have been given 10 s
+    assert stack.living() == []
+
+
 def test_the_start_may_be_killed_at_any_moment(stack: Stack) -> None:
     """A first start, cut short again and again, leaves nothing behind that the next cannot cope with."""
     for delay_s in (0.15, 0.3, 0.45, 0.6, 0.9):
@@ -210,11 +224,29 @@ def test_a_taken_port_moves_unless_it_was_asked_for(stack: Stack) -> None:
         assert f"Port {port}" in refused.stderr
         assert stack.living() == []
         said = stack.up()
-        assert f"Port {port} is taken; redis listens on" in said
+        assert f"(not {port})" in said
         moved = stack.status()["redis"]["url"]
     stack.run("down")
     stack.up()
     assert stack.status()["redis"]["url"] == moved
+
+
+def test_stacks_that_start_together_get_ports_of_their_own(tmp_path: Path) -> None:
+    """Each wants the usual ports; none fails because another was faster."""
+    stacks = [Stack(tmp_path / name) for name in ("one", "two", "three")]
+    try:
+        starts = [
+            subprocess.Popen(stack.command("up", "--detach"), env=stack.env, stdout=subprocess.DEVNULL)
+            for stack in stacks
+        ]
+        assert [start.wait(timeout=60) for start in starts] == [0, 0, 0]
+        taken = [
+            port for stack in stacks for port in json.loads(stack.folder.ports_file.read_text()).values()
+        ]
+        assert len(set(taken)) == len(taken)
+    finally:
+        for stack in stacks:
+            stack.run("down")
 
 
 def test_a_stale_state_file_misleads_nobody(stack: Stack) -> None:
