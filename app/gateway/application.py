@@ -23,8 +23,11 @@ from app.gateway.services import Services
 
 def application(services: Services) -> Edge:
     """The gateway, ready to be served."""
+    paths: dict[str, dict[str, Route]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method] = route
     inner = Litestar(
-        route_handlers=[_handler(route, services) for route in ROUTES],
+        route_handlers=[_handler(path, by_method, services) for path, by_method in paths.items()],
         exception_handlers={HTTPException: _of_router, Exception: _of_router},
         openapi_config=None,
         logging_config=None,
@@ -33,19 +36,25 @@ def application(services: Services) -> Edge:
     return Edge(cast("Application", inner))
 
 
-def _handler(route: Route, services: Services) -> HTTPRouteHandler:
+def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTPRouteHandler:
+    """Litestar's handler of one path: finds the route and sends what it answers."""
+
     async def handle(scope: LitestarScope) -> ASGIApp:
         call: Call = scope["state"][STATE]
-        call.route = route.path
+        call.route = path
         call.parameters = scope["path_params"]
-        reply = await serve(route, services, call)
+        route = by_method.get("GET" if call.method == "HEAD" else call.method)
+        reply = allowed if route is None else await serve(route, services, call)
 
         async def respond(_: Any, __: Any, send: Any) -> None:  # noqa: ANN401 - two spellings of ASGI meet
             await send_reply(send, reply)
 
         return respond
 
-    return HTTPRouteHandler(route.path.replace("}", ":str}"), http_method=HttpMethod(route.method))(handle)
+    names = sorted({*by_method, "OPTIONS", *(("HEAD",) if "GET" in by_method else ())})
+    allowed = Reply(204, b"", ((b"allow", ", ".join(names).encode()),))
+    methods = [HttpMethod(name) for name in names if name != "HEAD"]
+    return HTTPRouteHandler(path.replace("}", ":str}"), http_method=methods)(handle)
 
 
 async def serve(route: Route, services: Services, call: Call) -> Reply:
@@ -64,7 +73,9 @@ def _of_router(request: Request[Any, Any, Any], error: Exception) -> Response[by
     """The problem that stands for what the router refused."""
     call: Call = request.scope["state"][STATE]
     if isinstance(error, HTTPException):
-        given = tuple((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
+        known = [name for name in (error.headers or {}).get("allow", "").split(", ") if name]
+        known += ["HEAD"] if "GET" in known else []
+        given = ((b"allow", ", ".join(sorted(known)).encode()),) if known else ()
         reply = problems.of_status(call, error.status_code, given)
     else:
         reply = problems.answer(call, error)
