@@ -85,14 +85,15 @@ async def test_connections_are_kept_and_their_number_is_bounded(server):
 
 
 async def test_a_cancelled_call_leaves_no_answer_behind_for_another(server):
-    """The connection of a call that was given up is not used again."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
+    """The connection of a call that was given up is closed, and never used again."""
+    arrived, ended = asyncio.Event(), asyncio.Event()
 
     async def slow_first(reader, writer):
         target, _ = await read_request(reader)
         if target == "/slow":
             arrived.set()
-            await go_on.wait()
+            assert await reader.read() == b""
+            ended.set()
         writer.write(answer(target.encode()))
         await echo(reader, writer)
 
@@ -102,7 +103,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind_for_another(server):
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await given_up
-    go_on.set()
+    await ended.wait()
     for number in range(5):
         assert (await outbound.call("GET", f"/{number}")).body.startswith(f"/{number}".encode())
     assert server.connections == 2
@@ -129,26 +130,27 @@ async def test_a_late_answer_is_nobodys(server):
     await outbound.aclose()
 
 
-async def test_what_a_server_says_unasked_is_not_the_next_answer(server):
+@pytest.mark.parametrize("closes", [True, False])
+async def test_what_a_server_says_unasked_is_not_the_next_answer(server, closes):
     """A notice of timeout on an idle connection, as many servers send it before they close."""
-    told = asyncio.Event()
+    idle = asyncio.Event()
 
     async def gives_notice(reader, writer):
         target, _ = await read_request(reader)
         writer.write(answer(target.encode()))
         await writer.drain()
         if server.connections == 1:
+            await idle.wait()
             writer.write(answer(b"bye", status=b"408 Request Timeout"))
-            writer.close()
-            await writer.wait_closed()
-            told.set()
-        else:
-            await echo(reader, writer)
+            if closes:
+                return
+        await echo(reader, writer)
 
     outbound = Outbound(await server.run(gives_notice))
     assert (await outbound.call("GET", "/1")).body == b"/1"
-    await told.wait()
-    while outbound._idle and outbound._idle[0].open:  # until the notice has arrived here
+    (kept,) = outbound._idle
+    idle.set()
+    while kept.open:  # until the notice has arrived here
         await asyncio.sleep(0)
     assert (await outbound.call("GET", "/2")).body == b"/2"
     assert server.connections == 2
