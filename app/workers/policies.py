@@ -27,6 +27,10 @@ TRACK_FIRST: Final = timedelta(seconds=15)
 TRACK_MAX: Final = timedelta(hours=1)
 """How long the carrier may be silent before we ask, doubling from the first to the last."""
 
+HEARTBEAT_TIMEOUT: Final = timedelta(seconds=8)
+HEARTBEAT_INTERVAL_S: Final = 2.0
+"""A worker that was killed is noticed, and its steps are given to another, within the timeout."""
+
 BOOKKEEPING_TIMEOUT: Final = timedelta(seconds=10)
 RPC_TIMEOUT: Final = timedelta(seconds=5)
 WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=10)

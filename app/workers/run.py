@@ -32,6 +32,7 @@ from app.workers.activities.notifications import NotificationActivities
 from app.workers.activities.orders import OrderActivities
 from app.workers.activities.payments import PaymentActivities
 from app.workers.activities.shipping import ShippingActivities
+from app.workers.heartbeats import Heartbeats
 from app.workers.outcomes import QuietOutages
 from app.workers.starter import Starter
 from app.workers.workflows.order import OrderWorkflow
@@ -152,7 +153,7 @@ def _workers(settings: Settings, client: Client, activities: dict[str, list[Any]
             workflows=[OrderWorkflow] if queue == t.QUEUE_ORDERS else [],
             activities=activities[queue],
             workflow_runner=runner,
-            interceptors=[QuietOutages()],
+            interceptors=[Heartbeats(), QuietOutages()],
             max_cached_workflows=WORKFLOWS_CACHED_MAX,
             max_concurrent_activities=ACTIVITIES_MAX,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),

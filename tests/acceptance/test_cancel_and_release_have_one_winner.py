@@ -30,10 +30,14 @@ async def test_of_two_hundred_cancellations_each_has_one_winner(
         return order_id, cancelled.status_code
 
     answers: dict[str, int] = {}
+    longest_s = 0.6
     for first in range(0, RACES, BATCH):
-        # The whole batch is carried out at once, which takes about half a second.
-        batch = (race(number, dice.uniform(0, 0.6)) for number in range(first, first + BATCH))
-        answers |= dict(await asyncio.gather(*batch))
+        batch = (race(number, dice.uniform(0, longest_s)) for number in range(first, first + BATCH))
+        ended = dict(await asyncio.gather(*batch))
+        answers |= ended
+        # How long an order takes to be released depends on the machine: aim where either may win.
+        won = sum(code == 200 for code in ended.values())
+        longest_s *= 1.5 if won > 0.7 * BATCH else 0.67 if won < 0.3 * BATCH else 1
     outcome = await shop.audit()
     assert set(answers.values()) == {200, 409}, "both have won at times"
     for order_id, order in (await shop.orders()).items():

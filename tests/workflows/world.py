@@ -30,6 +30,7 @@ from app.workers.activities.notifications import NotificationActivities
 from app.workers.activities.orders import OrderActivities
 from app.workers.activities.payments import PaymentActivities
 from app.workers.activities.shipping import ShippingActivities
+from app.workers.heartbeats import Heartbeats
 from app.workers.outcomes import QuietOutages
 from app.workers.workflows.order import OrderWorkflow
 
@@ -157,7 +158,7 @@ class World:
                 workflows=[OrderWorkflow] if queue == t.QUEUE_ORDERS else [],
                 activities=activities[queue],
                 workflow_runner=SANDBOX,
-                interceptors=[QuietOutages()],
+                interceptors=[Heartbeats(), QuietOutages()],
             )
             for queue in queues or t.QUEUES
         ]

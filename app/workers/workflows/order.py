@@ -152,6 +152,7 @@ class OrderWorkflow:
             task_queue=policy.queue,
             result_type=t.Progress,
             start_to_close_timeout=policy.start_to_close,
+            heartbeat_timeout=policies.HEARTBEAT_TIMEOUT,
             retry_policy=policies.RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
