@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,6 @@ LOG_BYTES_MAX = 20_000_000
 TAIL_LINES = 15
 _TAIL_BYTES = 8192
 _ASK_AGAIN_S = 0.03
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,20 +236,27 @@ async def exit_of(process: subprocess.Popen[bytes]) -> None:
     """Sleep until the process ended, without reaping it under the feet of other waiters."""
     if process.poll() is not None:
         return
-    try:
-        handle = os.pidfd_open(process.pid)
-    except OSError:  # an old kernel: ask now and then
-        while process.poll() is None:
-            await asyncio.sleep(_POLL_S)
-        return
     loop = asyncio.get_running_loop()
     finished = asyncio.Event()
+    try:
+        handle = os.pidfd_open(process.pid)
+    except (OSError, AttributeError):  # a kernel, or a Python made for one, that cannot watch a process
+        threading.Thread(target=_await_in_thread, args=(process.pid, loop, finished), daemon=True).start()
+        await finished.wait()
+        return
     try:
         loop.add_reader(handle, finished.set)
         await finished.wait()
     finally:
         loop.remove_reader(handle)
         os.close(handle)
+
+
+def _await_in_thread(pid: int, loop: asyncio.AbstractEventLoop, finished: asyncio.Event) -> None:
+    with contextlib.suppress(ChildProcessError):  # reaped by another waiter
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(finished.set)
 
 
 async def _first(ending: Awaitable[None], hurry: asyncio.Event | None, seconds: float) -> None:

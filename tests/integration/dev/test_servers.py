@@ -126,6 +126,18 @@ async def test_valkey_keeps_what_it_acknowledged_through_a_kill(tmp_path: Path) 
         await server.stop()
 
 
+async def test_ends_are_noticed_where_processes_cannot_be_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older Python or kernel has no pidfd."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    server = EmbeddedValkey(tmp_path / "valkey", durable=False)
+    for end in (server.kill, server.stop):
+        await server.start()
+        await end()
+        assert server.pid is None
+
+
 async def test_valkey_starts_empty_beside_a_damaged_file(tmp_path: Path) -> None:
     """Redis is never the truth, so a broken file of its must not keep the stack from starting."""
     place = tmp_path / "valkey"
