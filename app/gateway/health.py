@@ -8,11 +8,11 @@ from app.observability import metrics
 from app.observability.health import report
 
 
-class Health(msgspec.Struct, frozen=True):
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """`ok` or `failing`, with each check by name."""
 
     status: str
-    checks: dict[str, str] | None = None
+    checks: dict[str, str] = {}
 
 
 async def live(services: Services, call: Call) -> Reply:  # noqa: ARG001 - as every route

@@ -1,0 +1,80 @@
+"""The OpenAPI document says what is served: every route, every status, true examples, nothing dangling."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.gateway.examples import EXAMPLES, example_of
+from app.gateway.openapi import open_api
+from app.gateway.problem_kinds import KINDS
+from app.gateway.routes import ROUTES, Route
+from app.infra.postgres.api_keys import SCOPES
+from tests.integration.gateway.served import Gateway
+
+DOCUMENT: dict[str, Any] = msgspec.json.decode(open_api(ROUTES))
+NAMED = [f"{route.method} {route.path}" for route in ROUTES]
+
+
+def references(value: Any) -> list[str]:
+    """Every $ref in the document."""
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [found for item in value.values() for found in references(item)]
+    return [found for item in value for found in references(item)] if isinstance(value, list) else []
+
+
+async def test_the_document_is_served_as_it_is_made(gateway: Gateway):
+    """One document, OpenAPI 3.1, for everybody, key or not."""
+    answer = await gateway.client.get("/openapi.json", headers={"Authorization": ""})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == DOCUMENT
+    assert answer.json()["openapi"].startswith("3.1.")
+
+
+def test_it_names_every_route_and_no_other():
+    """What the application routes is what the document shows, because both come from one table."""
+    shown = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert shown == {(route.method, route.path) for route in ROUTES}
+    assert len({route.run.__name__ for route in ROUTES}) == len(ROUTES)
+
+
+def test_every_reference_leads_somewhere():
+    """Clients are generated from it."""
+    for reference in references(DOCUMENT):
+        found: Any = DOCUMENT
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+        assert found
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=NAMED)
+def test_every_operation_is_whole(route: Route):
+    """Path parameters, the key, the scope and the problems are all said."""
+    operation = DOCUMENT["paths"][route.path][route.method.lower()]
+    declared = {(p["name"], p["in"]) for p in operation.get("parameters", ())}
+    assert {name for name, place in declared if place == "path"} == {
+        part[1:-1] for part in route.path.split("/") if part.startswith("{")
+    }
+    assert (("Idempotency-Key", "header") in declared) is route.keyed
+    assert operation["security"] == ([{"apiKey": [route.scope]}] if route.scope else [])
+    assert route.scope is None or route.scope in SCOPES
+    assert route.keyed or route.method != "POST" or route.path == "/v1/carrier-events"
+    assert {int(status) for status in operation["responses"]} >= set(route.gives)
+    for status, response in operation["responses"].items():
+        assert response["description"]
+        if int(status) >= 400 and not route.is_probe:
+            assert list(response["content"]) == ["application/problem+json"]
+
+
+@pytest.mark.parametrize("kind", EXAMPLES, ids=repr)
+def test_examples_are_what_the_code_reads_and_writes(kind: Any):
+    """An example that the API would refuse teaches the wrong thing."""
+    shown = msgspec.json.encode(example_of(kind))
+    assert msgspec.json.decode(shown, type=kind, strict=True)
+
+
+def test_every_problem_can_happen():
+    """A problem that no route answers is a leftover (the router's own two are everywhere)."""
+    answered = {slug for route in ROUTES for slug in route.problems}
+    assert {kind.slug for kind in KINDS} - answered == {"method-not-allowed"}
