@@ -11,6 +11,7 @@ from typing import Final
 from app import config
 
 EXIT_USAGE: Final = 64
+_ARGPARSE_USAGE: Final = 2
 
 RUN: Final = {
     "gateway": "app.gateway.run:run",
@@ -63,6 +64,10 @@ def _command(name: str, arguments: list[str]) -> int:
         return EXIT_USAGE
     try:
         return int(_load(COMMANDS[name][0])(arguments))
+    except SystemExit as left:
+        if left.code == _ARGPARSE_USAGE:  # its own number for wrong usage; ours is the same for all commands
+            return EXIT_USAGE
+        raise
     except config.ConfigurationError as wrong:
         print(f"holdfast: {wrong}", file=sys.stderr)
         return config.EXIT_CONFIGURATION

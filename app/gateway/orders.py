@@ -48,8 +48,8 @@ async def place_order(services: Services, call: Call) -> Reply:
     answer, order = await within(WRITE_DEADLINE_S, _accept(services, call, request, wanted))
     if order is None:
         return reply_of(answer)
+    # Its document is not shown: nothing older is there, and it will have changed before it is read.
     services.hint_orders()
-    services.cached.show_soon(order)
     wait_s = wanted_wait_s(call.header(b"prefer"))
     return await _awaited(services, order, answer, wait_s) if wait_s else reply_of(answer)
 
