@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     temporal_tls_key: str | None
     temporal_api_key: str | None
     worker_queues: tuple[str, ...]
+    listen_host: str
     port: int
     health_port: int
     log_level: str
@@ -193,6 +194,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("TEMPORAL_TLS_KEY", "file with its key (PEM)", _file),
     Setting("TEMPORAL_API_KEY", "API key of Temporal Cloud", _text, secret=True),
     Setting("WORKER_QUEUES", "the task queues a worker serves, comma list", _queues, ",".join(_QUEUES)),
+    Setting("LISTEN_HOST", "the address that PORT and HEALTH_PORT are opened on", _text, "0.0.0.0"),  # noqa: S104
     Setting("PORT", "the gateway's HTTP port", _whole(1, _PORT_MAX), "8080"),
     Setting("HEALTH_PORT", "health and metrics of worker and consumer", _whole(1, _PORT_MAX), "8081"),
     Setting(

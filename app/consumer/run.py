@@ -65,7 +65,7 @@ async def _run(settings: Settings) -> int:
             open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
         )
         checks = {"postgres": database.is_well, "redis": redis.is_well}
-        await stack.enter_async_context(health.serve(settings.health_port, checks))
+        await stack.enter_async_context(health.serve(settings.listen_host, settings.health_port, checks))
 
         store = PostgresProjections(database, source)
         group = projections(write_documents(Documents(redis, settings.environment)))

@@ -44,7 +44,7 @@ def run(settings: Settings) -> int:
         level=settings.log_level, fmt=settings.log_format, mode="gateway", environment=settings.environment
     )
     try:
-        check_port(settings.port)
+        check_port(settings.listen_host, settings.port)
     except OSError as error:
         line = f"holdfast: PORT {settings.port} cannot be listened on: {error.strerror}"
         print(line, file=sys.stderr)  # noqa: T201 - for whoever started it
@@ -62,6 +62,7 @@ async def _run(settings: Settings) -> int:
         log.info("the gateway is up", port=settings.port)
         well = await serve(
             application(services),
+            settings.listen_host,
             settings.port,
             stopping,
             drain=services.watch.let_go,

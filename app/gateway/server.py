@@ -17,7 +17,6 @@ from granian.server.embed import Server
 
 from app.observability.logging import logger
 
-ADDRESS: Final = "0.0.0.0"  # noqa: S104 - it serves a network
 CONNECTIONS_MAX: Final = 8_192
 BACKLOG: Final = 1_024
 HEAD_TIMEOUT_MS: Final = 10_000
@@ -26,11 +25,11 @@ _DESCRIPTORS_SPARE: Final = 256
 log = logger("server")
 
 
-def check_port(port: int) -> None:
+def check_port(host: str, port: int) -> None:
     """Raises OSError where somebody listens on the port already, or we may not."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((ADDRESS, port))
+        probe.bind((host, port))
 
 
 def _connections() -> int:
@@ -46,6 +45,7 @@ def _connections() -> int:
 
 async def serve(
     app: Callable[..., Any],
+    host: str,
     port: int,
     stopping: asyncio.Event,
     *,
@@ -58,7 +58,7 @@ async def serve(
     """
     server = Server(
         app,
-        address=ADDRESS,
+        address=host,
         port=port,
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,

@@ -36,7 +36,7 @@ async def _ask(check: Check) -> bool:
 
 
 @asynccontextmanager
-async def serve(port: int, checks: Mapping[str, Check], *, host: str = "0.0.0.0") -> AsyncIterator[None]:  # noqa: S104
+async def serve(host: str, port: int, checks: Mapping[str, Check]) -> AsyncIterator[None]:
     """Answer health requests inside the block. Raises OSError when the port is taken."""
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

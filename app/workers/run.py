@@ -65,7 +65,7 @@ async def _run(settings: Settings) -> int:
             "postgres": database.is_well,
             "temporal": lambda: _is_connected(clients),
         }
-        await stack.enter_async_context(health.serve(settings.health_port, checks))
+        await stack.enter_async_context(health.serve(settings.listen_host, settings.health_port, checks))
         redis = await stack.enter_async_context(
             open_redis(settings.redis_url, settings.redis_db, settings.environment, "worker")
         )

@@ -76,7 +76,7 @@ class Plan:
         return env | {
             **self.tag(name),
             "ENVIRONMENT": "dev",
-            "HOST": probes.HOST,  # nothing of a development stack is for the network
+            "LISTEN_HOST": probes.HOST,  # nothing of a development stack is for the network
             "DATABASE_URL": dsn,
             "REDIS_URL": url_of(self.ports["redis"]),
             "TEMPORAL_ADDRESS": f"{probes.HOST}:{self.ports['temporal']}",

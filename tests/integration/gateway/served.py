@@ -106,7 +106,14 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
     async with AsyncExitStack() as stack:
         services = await build(settings(port, database_url, redis_url, **more), stack, stopping)
         served = asyncio.create_task(
-            serve(application(services), port, stopping, drain=services.watch.let_go, shutdown_timeout_s=10)
+            serve(
+                application(services),
+                "127.0.0.1",
+                port,
+                stopping,
+                drain=services.watch.let_go,
+                shutdown_timeout_s=10,
+            )
         )
         try:
             await listening(port)
