@@ -22,14 +22,14 @@ from app.dev.importing.api import Api, Going, RefusedError
 from app.dev.importing.audit import Audit, Books, audit
 from app.dev.importing.client import Client
 from app.dev.importing.journal import Journal
-from app.dev.importing.placing import Orders
+from app.dev.importing.placing import REQUESTS_MAX, Orders
 from app.dev.importing.purchases import BadLineError, Purchase, read
 from app.dev.importing.target import Target, find
 from app.dev.sandbox.audit import PaymentsAudit, audit_payments
 from app.dev.stack.errors import FAILED, USAGE, StackError
 from app.dev.stack.folder import DEFAULT
 
-AT_ONCE: Final = 16
+OPEN_MAX: Final = 64
 PATIENCE_S: Final = 120.0
 
 
@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     purchases: list[Purchase]
     data_dir: Path = DEFAULT
-    at_once: int = AT_ONCE
+    open_max: int = OPEN_MAX
     per_second: float | None = None
     patience_s: float = PATIENCE_S
     again: bool = False
@@ -115,7 +115,11 @@ def _parser() -> _Parser:
     parser.add_argument("--rate", type=_positive, metavar="N", help="place at most N orders a second")
     parser.add_argument("--limit", type=_count, metavar="N", help="import only the first N purchases")
     parser.add_argument(
-        "--concurrency", type=_count, default=AT_ONCE, metavar="N", help="requests at once (%(default)s)"
+        "--concurrency",
+        type=_count,
+        default=OPEN_MAX,
+        metavar="N",
+        help="orders that are placed and not yet settled at once (%(default)s)",
     )
     parser.add_argument("--again", action="store_true", help="begin anew where an import was cut short")
     parser.add_argument("--url", metavar="U", help="the gateway (default: the stack that runs here)")
@@ -156,7 +160,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         target=find(arguments.data_dir, arguments.url, arguments.api_key),
         purchases=purchases,
         data_dir=arguments.data_dir,
-        at_once=arguments.concurrency,
+        open_max=arguments.concurrency,
         per_second=arguments.rate,
         patience_s=arguments.timeout,
         again=arguments.again,
@@ -167,7 +171,7 @@ async def run(plan: Plan, shown: show.Show) -> Outcome:
     """Import. Raises StackError, RefusedError and OSError."""
     going = Going(plan.patience_s)
     try:
-        client = Client(plan.target.url, plan.target.api_key, plan.at_once)
+        client = Client(plan.target.url, plan.target.api_key, REQUESTS_MAX + 1)
     except ValueError as error:
         raise StackError(str(error), USAGE) from error
     try:
@@ -184,11 +188,9 @@ async def _run(plan: Plan, shown: show.Show, going: Going, api: Api) -> Outcome:
     this, goes_on = await shelves.prepare(api, journal, wanted, again=plan.again)
     if goes_on:
         shown.say("going on with an import that was cut short; use --again to begin anew")
-    orders = Orders(api, going, this.name, shown.count)
+    orders = Orders(api, going, this.name, open_max=plan.open_max, show=shown.count)
     started = time.monotonic()
-    placing = asyncio.create_task(
-        orders.place_all(plan.purchases, at_once=plan.at_once, per_second=plan.per_second)
-    )
+    placing = asyncio.create_task(orders.place_all(plan.purchases, plan.per_second))
     try:
         await orders.settle(placing)
     finally:

@@ -1,1 +1,1 @@
-"""`holdfast import`: a purchase log becomes orders, through the HTTP API, and the books must agree with it."""
+"""`holdfast import`: a purchase log becomes orders, through the HTTP API, and the books must agree."""

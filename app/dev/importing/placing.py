@@ -17,8 +17,10 @@ from app.dev.importing.at_once import each
 from app.dev.importing.purchases import Purchase, shares
 
 FINAL: Final = frozenset({"completed", "rejected", "cancelled"})
-LOOK_INTERVAL_S: Final = 1.0
-LOOKS_FOR_A_WHOLE_ONE: Final = 10
+REQUESTS_MAX: Final = 16
+"""Orders that are being sent at once."""
+LOOK_INTERVAL_S: Final = 0.4
+LOOKS_FOR_A_WHOLE_ONE: Final = 20
 
 _INSTANT: Final = timedelta(microseconds=1)
 
@@ -34,20 +36,27 @@ class Placement(msgspec.Struct, frozen=True):
 class Orders:
     """The orders of one import: those placed, those settled, and the lines that were refused."""
 
-    def __init__(self, api: Api, going: Going, run: str, show: Callable[[int, int], None]) -> None:
-        """Place under the name `run`; `show` is told the numbers placed and settled."""
+    def __init__(
+        self, api: Api, going: Going, run: str, *, open_max: int, show: Callable[[int, int], None]
+    ) -> None:
+        """Place under the name `run`, with at most `open_max` orders under way at once.
+
+        `show` is told the numbers placed and settled.
+        """
         self._api = api
         self._going = going
         self._run = run
         self._show = show
+        self._may_place = asyncio.Semaphore(open_max)
+        self._open_max = open_max
         self._open: dict[str, Placement] = {}
         self._looks = 0
         self.placed: dict[str, Placement] = {}
         self.settled: dict[str, Order] = {}
         self.refused: list[tuple[Purchase, str]] = []
 
-    async def place_all(self, purchases: list[Purchase], *, at_once: int, per_second: float | None) -> None:
-        """Place every purchase, at most so many at once and so many a second."""
+    async def place_all(self, purchases: list[Purchase], per_second: float | None) -> None:
+        """Place every purchase, at most so many a second."""
         loop = asyncio.get_running_loop()
         started = loop.time()
 
@@ -55,9 +64,10 @@ class Orders:
             number, purchase = numbered
             if per_second is not None:
                 await asyncio.sleep(max(0.0, started + number / per_second - loop.time()))
+            await self._may_place.acquire()  # until it is settled
             await self._place(purchase)
 
-        await each(enumerate(purchases), at_once, place)
+        await each(enumerate(purchases), min(REQUESTS_MAX, self._open_max), place)
 
     async def _place(self, purchase: Purchase) -> None:
         lines = [{"sku": share.sku, "quantity": share.pieces} for share in shares(purchase)]
@@ -67,6 +77,7 @@ class Orders:
             answer = await self._api.send("POST", "/v1/orders", body, key=key)
         except RefusedError as error:
             self.refused.append((purchase, str(error)))
+            self._may_place.release()
             return
         order = msgspec.json.decode(answer.body, type=Order)
         placement = Placement(purchase, order.id, datetime.fromisoformat(order.created_at))
@@ -79,7 +90,7 @@ class Orders:
             await asyncio.wait({placing}, timeout=LOOK_INTERVAL_S)
             if placing.done():
                 await placing  # raises what ended it
-                await asyncio.sleep(LOOK_INTERVAL_S / 2 if self._open else 0)
+                await asyncio.sleep(LOOK_INTERVAL_S if self._open else 0)
             await self._look()
             self._show(len(self.placed), len(self.settled))
             self._going.check(f"{len(self._open)} orders to be settled")
@@ -111,6 +122,7 @@ class Orders:
                 if order.status in FINAL and order.id in self._open:
                     self.settled[order.id] = order
                     del self._open[order.id]
+                    self._may_place.release()
 
 
 def _text(at: datetime) -> str:
