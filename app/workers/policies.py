@@ -20,8 +20,15 @@ RETRY: Final = RetryPolicy(
 )
 """0.2 s, 0.4 s, … 10 s, for ever: after an outage every order moves again within ten seconds."""
 
-PATIENCE: Final = timedelta(seconds=2)
-"""A step that takes longer is something the order waits for, and it says so."""
+QUICK: Final = timedelta(seconds=5)
+"""An order that is under way for longer is shown in Temporal's lists as it moves."""
+
+PATIENCE: Final = timedelta(seconds=30)
+"""A step that nobody has finished for so long is something the order waits for, and it says so.
+
+A step that fails says so itself, at once; this is for steps that nobody takes up, and longer than a queue
+takes that is merely full.
+"""
 
 TRACK_FIRST: Final = timedelta(seconds=15)
 TRACK_MAX: Final = timedelta(hours=1)

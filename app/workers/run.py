@@ -33,7 +33,7 @@ from app.workers.activities.orders import OrderActivities
 from app.workers.activities.payments import PaymentActivities
 from app.workers.activities.shipping import ShippingActivities
 from app.workers.heartbeats import Heartbeats
-from app.workers.outcomes import QuietOutages
+from app.workers.outcomes import Outages
 from app.workers.starter import Starter
 from app.workers.workflows.order import OrderWorkflow
 
@@ -80,7 +80,7 @@ async def _run(settings: Settings) -> int:
         stack.push_async_callback(payments.aclose)
         carrier = HttpCarrier(settings.carrier_url)
         stack.push_async_callback(carrier.aclose)
-        workers = _workers(settings, client, _activities(orders, payments, carrier))
+        workers = _workers(settings, client, orders, _activities(orders, payments, carrier))
         starting: list[asyncio.Task[Any]] = []
         if t.QUEUE_ORDERS in settings.worker_queues:
             hint = hints.listen(streams.hint_workflow_outbox(settings.environment))
@@ -141,7 +141,9 @@ def _activities(
     }
 
 
-def _workers(settings: Settings, client: Client, activities: dict[str, list[Any]]) -> list[Worker]:
+def _workers(
+    settings: Settings, client: Client, orders: PostgresOrders, activities: dict[str, list[Any]]
+) -> list[Worker]:
     # The suite runs every workflow in the sandbox and keeps clocks and dice out of the modules by reading
     # them; here the sandbox would only cost a third of the workflow's time.
     runner = UnsandboxedWorkflowRunner()
@@ -153,7 +155,7 @@ def _workers(settings: Settings, client: Client, activities: dict[str, list[Any]
             workflows=[OrderWorkflow] if queue == t.QUEUE_ORDERS else [],
             activities=activities[queue],
             workflow_runner=runner,
-            interceptors=[Heartbeats(), QuietOutages()],
+            interceptors=[Heartbeats(), Outages(orders)],
             max_cached_workflows=WORKFLOWS_CACHED_MAX,
             max_concurrent_activities=ACTIVITIES_MAX,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),

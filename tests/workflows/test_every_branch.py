@@ -28,7 +28,9 @@ async def client(temporal_address: str) -> Client:
 
 @pytest.fixture(autouse=True)
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A carrier that says nothing is asked after a second."""
+    """A carrier that says nothing is asked after a second, and a queue that nobody serves is noticed."""
+    monkeypatch.setattr(policies, "QUICK", timedelta(seconds=1))
+    monkeypatch.setattr(policies, "PATIENCE", timedelta(seconds=2))
     monkeypatch.setattr(policies, "TRACK_FIRST", timedelta(seconds=1))
 
 

@@ -102,8 +102,9 @@ class OrderWorkflow:
 
     async def _follow_parcels(self) -> None:
         """Wait until the carrier has delivered everything; ask it when it has been silent for long."""
-        self._show()
         await workflow.wait_condition(lambda: self._is_delivered() or self._is_late)
+        if not self._is_delivered():
+            self._show()
         silence = policies.TRACK_FIRST
         while not self._is_delivered():
             try:
@@ -201,7 +202,7 @@ class OrderWorkflow:
 
         One timer serves a quick order's whole life; only slow ones pay for more.
         """
-        await workflow.sleep(policies.PATIENCE)
+        await workflow.sleep(policies.QUICK)
         self._is_late = True
         while True:
             await workflow.wait_condition(lambda: self._step is not None)
@@ -229,7 +230,7 @@ class OrderWorkflow:
         while not is_over():
             said = said or await self._say_waiting(waiting_on)
             try:
-                await workflow.wait_condition(is_over, timeout=None if said else policies.PATIENCE)
+                await workflow.wait_condition(is_over, timeout=None if said else policies.QUICK)
             except TimeoutError:
                 continue
 
