@@ -7,6 +7,7 @@ questions a second. It needs no Redis. If the process dies here, only the wait e
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import Final
 
 from app.domain.errors import Unavailable
@@ -91,21 +92,23 @@ class Watch:
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
+        asked_at = 0.0
         while self._waiters:
             self._news.clear()
             now = loop.time()
-            due = [waiter for waiter in self._waiters if waiter.due <= now]
-            if due:
-                await self._ask(due)
-                for waiter in due:
-                    waiter.looked(loop.time())
+            due_at = min(waiter.due for waiter in self._waiters)
+            if due_at > now:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(due_at - now):
+                        await self._news.wait()
                 continue
-            pause = min(waiter.due for waiter in self._waiters) - now
-            try:
-                async with asyncio.timeout(pause):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
+            # However many wait, one question at a time, and not more often than for one who waits alone.
+            await asyncio.sleep(asked_at + INTERVAL_S_MIN - now)
+            asked_at = loop.time()
+            due = [waiter for waiter in self._waiters if waiter.due <= asked_at]
+            await self._ask(due)
+            for waiter in due:
+                waiter.looked(loop.time())
 
     async def _ask(self, due: list[_Waiter]) -> None:
         try:

@@ -313,3 +313,20 @@ async def test_the_tests_own_steps_are_the_domains(gateway: Gateway):
     loaded = await gateway.services.orders.load(order["id"])
     assert loaded.status == "confirmed"
     assert decide(loaded, ReleaseOrder())
+
+
+async def test_many_may_wait_at_once_and_ask_seldom(gateway: Gateway, monkeypatch):
+    """Forty waiters cost hardly more questions than one."""
+    asked = []
+    settled = gateway.services.lists.settled
+
+    async def counted(order_ids):
+        asked.append(len(order_ids))
+        return await settled(order_ids)
+
+    monkeypatch.setattr(gateway.services.lists, "settled", counted)
+    placing = [gateway.post("/v1/orders", gateway.order(), headers={"Prefer": "wait=1"}) for _ in range(40)]
+    answers = await asyncio.gather(*placing)
+    assert {answer.status_code for answer in answers} == {202}
+    assert len(asked) < 300
+    assert sum(asked) > 400
