@@ -27,9 +27,12 @@ log = logger("server")
 
 def check_port(host: str, port: int) -> None:
     """Raises OSError where somebody listens on the port already, or we may not."""
-    with socket.socket() as probe:
+    family, kind, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
+        probe.bind(address)
 
 
 def _connections() -> int:

@@ -18,7 +18,7 @@ WAIT_SECONDS_MAX: Final = 30
 WAITERS_MAX: Final = 256
 INTERVAL_S_MIN: Final = 0.004
 INTERVAL_S_MAX: Final = 0.25
-INTERVAL_SHARE: Final = 0.08
+INTERVAL_SHARE: Final = 0.04
 """The pause before the next question, as a share of the time waited."""
 FIRST_LOOK_S: Final = 0.008
 
