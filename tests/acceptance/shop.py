@@ -76,6 +76,22 @@ class Shop:
             self.placed[answer.json()["id"]] = answer.json()
         return answer
 
+    async def cancel(self, order_id: str, key: str) -> int:
+        """Cancel an order, asking again until there is an answer; 200, or 409 where it was too late."""
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+            while True:
+                try:
+                    answer = await self.http.post(
+                        f"/v1/orders/{order_id}/cancel", json={}, headers={"Idempotency-Key": key}
+                    )
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+                    continue
+                if answer.status_code in {200, 409}:
+                    return answer.status_code
+                assert answer.status_code in {429, 503}, answer.text
+                await asyncio.sleep(0.1)
+
     async def order(self, order_id: str) -> dict[str, Any]:
         """One order as it is now."""
         answer = await self.http.get(f"/v1/orders/{order_id}")
@@ -115,9 +131,9 @@ class Shop:
             missing = self.placed.keys() - found.keys()
             raise AssertionError(f"not settled: {stuck}; missing: {missing}") from None
 
-    async def audit(self) -> Counter[str]:
+    async def audit(self, settle_timeout_s: float = SETTLE_TIMEOUT_S) -> Counter[str]:
         """Hold orders, stock, ledger, events and the provider's own books against one another."""
-        orders = await self.settled()
+        orders = await self.settled(settle_timeout_s)
         assert set(orders) == set(self.placed), "what was answered 202 is there, and nothing else"
         completed = {i: o for i, o in orders.items() if o["status"] == "completed"}
         total = sum(o["totals"]["total"]["amount"] for o in completed.values())

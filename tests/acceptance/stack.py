@@ -1,6 +1,7 @@
 """The whole stack as its users have it: `python -m app up --detach`, real processes, real kills."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -56,7 +57,8 @@ class Stack:
         """Kill -9 one of the stack's processes."""
         part = (await self.status())[name]
         for pid in part.get("pids") or [part["pid"]]:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def until_ready(self) -> dict[str, Any]:
         """Wait until everything answers again, without help."""
