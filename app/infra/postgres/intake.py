@@ -13,7 +13,7 @@ import msgspec
 
 from app.domain import chain
 from app.domain.commands import CancelOrder, RecordDelivery
-from app.domain.errors import Refusal, Refused
+from app.domain.errors import Refusal, Refused, Unavailable
 from app.domain.events import OrderAccepted
 from app.domain.order import Order
 from app.domain.ports import Address
@@ -73,6 +73,13 @@ class OvertakenError(Exception):
     """Another request with the same key committed first: this transaction is given up, its answer read."""
 
 
+def _still(stored: Answer | None) -> Answer:
+    """The answer that was there a moment ago. Were it forgotten since, nothing was done for this request."""
+    if stored is None:
+        raise Unavailable("postgres", "the answer to this key has just been forgotten")
+    return stored
+
+
 class Intake:
     """What the gateway writes."""
 
@@ -129,7 +136,7 @@ class Intake:
             if claimed:
                 return answer
             stored = await stored_answer(connection, request)
-        return stored or answer
+        return _still(stored)
 
     async def cancel(
         self, request: Request, order_id: str, reason: str | None, encode: Callable[[Order], bytes]
@@ -155,10 +162,7 @@ class Intake:
                     raise OvertakenError  # noqa: TRY301 - leaving the block rolls back
                 return answer, order
         except OvertakenError:
-            stored = await self.answered(request)
-            if stored is None:
-                raise
-            return stored, None
+            return _still(await self.answered(request)), None
 
     async def deliver(self, order_id: str, fulfilment_id: str) -> Order | Refusal:
         """Put a delivery on record and have the workflow told. Raises LookupError."""

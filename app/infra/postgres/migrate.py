@@ -18,6 +18,7 @@ from app import config
 
 LOCK: Final = 0x686F6C64  # "hold": one number for everybody who migrates this database
 EXIT_UNREACHABLE: Final = 69
+CONNECT_TIMEOUT_S: Final = 5.0
 FOLDER: Final = Path(__file__).parent / "migrations"
 
 _CREATE: Final = """
@@ -38,8 +39,8 @@ def migrations() -> list[tuple[int, str, str]]:
 
 
 async def migrate(dsn: str) -> list[str]:
-    """Apply what is missing; returns the names. Raises ChangedMigrationError or asyncpg's errors."""
-    connection = await asyncpg.connect(dsn, timeout=5)
+    """Apply what is missing; the names. Raises ChangedMigrationError, ConfigurationError or asyncpg's."""
+    connection = await _connect(dsn)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         await connection.execute(_CREATE)
@@ -67,6 +68,16 @@ async def migrate(dsn: str) -> list[str]:
         await connection.close()
 
 
+async def _connect(dsn: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+    except ValueError:  # its words may quote a part of the address
+        raise config.ConfigurationError("DATABASE_URL must be an address that libpq understands") from None
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        wrong = f"DATABASE_URL must name a database and a user that may connect to it: {error}"
+        raise config.ConfigurationError(wrong) from None
+
+
 def main(argv: list[str]) -> int:
     """Migrate the database that DATABASE_URL names."""
     parser = argparse.ArgumentParser(prog="holdfast migrate", description="Migrate the database.")
@@ -82,5 +93,5 @@ def main(argv: list[str]) -> int:
 
 
 def _say(line: str, code: int) -> int:
-    print(line, file=sys.stderr if code else sys.stdout)  # noqa: T201 - a command talks to a person
+    print(line, file=sys.stderr if code else sys.stdout)
     return code
