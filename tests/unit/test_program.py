@@ -87,4 +87,6 @@ def test_migrating_without_a_database_is_wrong_configuration():
 
 def test_migrating_a_database_that_is_away_says_so():
     """Exit 69: a needed server is unreachable. Nothing listens at port 1."""
-    assert_one_line(run("migrate", DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/d"), 69, "unreachable")
+    assert_one_line(
+        run("migrate", DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/d"), 69, "postgres is unavailable"
+    )

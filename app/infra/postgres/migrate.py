@@ -15,6 +15,8 @@ from typing import Final
 import asyncpg
 
 from app import config
+from app.domain.errors import Unavailable
+from app.infra.postgres.pool import unavailable_when_away
 
 LOCK: Final = 0x686F6C64  # "hold": one number for everybody who migrates this database
 EXIT_UNREACHABLE: Final = 69
@@ -39,33 +41,42 @@ def migrations() -> list[tuple[int, str, str]]:
 
 
 async def migrate(dsn: str) -> list[str]:
-    """Apply what is missing; the names. Raises ChangedMigrationError, ConfigurationError or asyncpg's."""
-    connection = await _connect(dsn)
-    try:
-        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
-        await connection.execute(_CREATE)
-        rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
-        applied = {row["version"]: row["checksum"] for row in rows}
-        done = []
-        for version, name, sql in migrations():
-            checksum = hashlib.sha256(sql.encode()).hexdigest()
-            if version in applied:
-                if applied[version] != checksum:
-                    msg = f"{name} was applied in another form; restore the released file"
-                    raise ChangedMigrationError(msg)
-                continue
-            async with connection.transaction():
-                await connection.execute(sql)
-                await connection.execute(
-                    "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
-                    version,
-                    name,
-                    checksum,
-                )
-            done.append(name)
-        return done
-    finally:
-        await connection.close()
+    """Apply what is missing; the names.
+
+    Raises Unavailable, ConfigurationError (an address that cannot be right), ChangedMigrationError, and what
+    PostgreSQL says to a migration that cannot be applied.
+    """
+    with unavailable_when_away():
+        connection = await _connect(dsn)
+        try:
+            return await _apply(connection)
+        finally:
+            await connection.close()
+
+
+async def _apply(connection: asyncpg.Connection) -> list[str]:
+    await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+    await connection.execute(_CREATE)
+    rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
+    applied = {row["version"]: row["checksum"] for row in rows}
+    done = []
+    for version, name, sql in migrations():
+        checksum = hashlib.sha256(sql.encode()).hexdigest()
+        if version in applied:
+            if applied[version] != checksum:
+                msg = f"{name} was applied in another form; restore the released file"
+                raise ChangedMigrationError(msg)
+            continue
+        async with connection.transaction():
+            await connection.execute(sql)
+            await connection.execute(
+                "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                version,
+                name,
+                checksum,
+            )
+        done.append(name)
+    return done
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
@@ -85,8 +96,8 @@ def main(argv: list[str]) -> int:
     settings = config.load("tool")
     try:
         done = asyncio.run(migrate(settings.database_url))
-    except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
-        return _say(f"holdfast migrate: PostgreSQL is unreachable: {type(error).__name__}", EXIT_UNREACHABLE)
+    except Unavailable as error:
+        return _say(f"holdfast migrate: {error}", EXIT_UNREACHABLE)
     except (ChangedMigrationError, asyncpg.PostgresError) as error:
         return _say(f"holdfast migrate: {error}", 1)
     return _say(f"applied {', '.join(done)}" if done else "the schema is up to date", 0)
