@@ -26,8 +26,8 @@ ENTRIES_MAX: Final = 200
 BLOCK_S: Final = 2.0
 CLAIM_IDLE_S: Final = 10.0
 CLAIM_INTERVAL_S: Final = 5.0
-GATHER_S: Final = 0.025
-"""The pause after a small batch, in which the next one gathers."""
+GATHER_S: Final = 0.1
+"""The pause after a small batch, in which the next one gathers: every batch costs a commit."""
 
 _envelopes: Final = msgspec.json.Decoder(Envelope)
 

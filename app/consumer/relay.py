@@ -22,8 +22,8 @@ from app.observability.logging import logger
 BATCH_SIZE_MAX: Final = 500
 POLL_S: Final = 0.5
 """How long an event waits at most when no hint of it comes."""
-GATHER_S: Final = 0.01
-"""The pause after a batch, in which the next one gathers."""
+GATHER_S: Final = 0.05
+"""The pause after a batch, in which the next one gathers: a lone event goes at once, a flow goes together."""
 STANDBY_S: Final = 1.0
 
 log = logger("relay")
