@@ -20,6 +20,10 @@ ACTIONS = st.tuples(
         + ["deliver", "undo"] * 2
         + ["die", "cancel", "capture_by_hand"]
         + ["reserve", "authorize", "book", "release", "capture"]
+        + [
+            "undo_without_money",
+            "undo_without_stock",
+        ]  # a worker with a defect: the domain does not let it close
     ),
     st.sampled_from([WHOLE, WHOLE, 0, 1, 2, 3]),
     st.integers(0, 3),

@@ -156,8 +156,8 @@ class World:
 
     # the way back
 
-    def undo(self) -> Step:
-        """Everything that may have been done, last first; then close."""
+    def undo(self, *, forgets: str = "") -> Step:
+        """Everything that may have been done, last first; then close. `forgets` leaves something out."""
         if self.order.status is not Status.CANCELLING and not (
             self.order.status is Status.ACCEPTED and self.gives_up
         ):
@@ -168,7 +168,7 @@ class World:
             self.shipments[parcel.id] = "cancelled"  # also one it has never heard of
             yield
             self.record(c.RecordShipmentCancelled(parcel.id))
-        if self.order.payment.intent is not None:
+        if self.order.payment.intent is not None and forgets != "money":
             yield
             back = {"captured": "refunded", "refunded": "refunded"}
             state = self.intents[self.order.payment.intent]
@@ -177,7 +177,8 @@ class World:
             money_was_taken = self.intents[self.order.payment.intent] == "refunded"
             self.record(c.RecordRefund(self.order.total) if money_was_taken else c.RecordVoid())
         yield
-        self.record(c.ReleaseStock())
+        if forgets != "stock":
+            self.record(c.ReleaseStock())
         yield
         self.record(c.CloseOrder(None if self.order.status is Status.CANCELLING else REASON))
 
@@ -212,6 +213,7 @@ class World:
 
     def _check_stock(self, pieces: dict[tuple[str, str], int]) -> None:
         planned = {(line.sku, f.warehouse): line.quantity for f in self.order.fulfilments for line in f.lines}
+        assert not (self.order.is_final and self.order.stock is StockStatus.RESERVED)
         for place, shelf in self.shelves.items():
             held = planned.get(place, 0)
             assert shelf.reserved == (held if self.order.stock is StockStatus.RESERVED else 0)
@@ -258,6 +260,8 @@ class World:
             "release": self.release,
             "capture": self.capture,
             "undo": self.undo,
+            "undo_without_money": lambda: self.undo(forgets="money"),
+            "undo_without_stock": lambda: self.undo(forgets="stock"),
         }
 
 
