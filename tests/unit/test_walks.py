@@ -54,18 +54,17 @@ class Walk:
             case _:
                 name = self.world.next_step() if action == "next" else action
                 self._go_on(self.world.steps()[name](), pauses)
-        self.check()
+        self.world.check(self.pieces)
 
     def _go_on(self, step: Step, pauses: int) -> None:
         for _ in range(pauses):
             if next(step, "ended") == "ended":
                 return
-            self.check()
+            self.world.check(self.pieces)
         self.running.append(step)
 
-    def check(self) -> None:
-        """The promises, and that the events tell the whole story: out of their stored bytes, from zero."""
-        self.world.check(self.pieces)
+    def tell_from_the_beginning(self) -> None:
+        """The events tell the whole story: out of their stored bytes, from zero."""
         events = tuple(msgspec.json.decode(stored.data, type=OrderEvent) for stored in self.world.history)
         told = evolve_all(self.accepted, events, self.world.order.updated_at)
         assert forget_notes(told) == forget_notes(self.world.order)
@@ -97,7 +96,9 @@ def test_whatever_happens_the_promises_hold_and_there_is_a_way_to_an_end(
     for action in actions:
         walk.do(*action)
     event(f"came as far as {walk.world.order.status}")
+    walk.tell_from_the_beginning()
     walk.come_to_an_end()
     event(f"ended {walk.world.order.status}")
     while walk.running:  # and whoever still sleeps wakes up when all is over
         walk.do("go_on", WHOLE, 0)
+    walk.tell_from_the_beginning()
