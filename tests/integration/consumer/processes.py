@@ -71,6 +71,11 @@ class Consumer:
         async with asyncio.timeout(10):
             return await self.process.wait()
 
+    async def close(self) -> None:
+        """Kill it if it still runs, and forget what it wrote."""
+        await self.end(signal.SIGKILL)
+        self._log.close()
+
     def log(self) -> str:
         """Everything that it wrote."""
         self._log.seek(0)
@@ -85,4 +90,4 @@ async def running(database_url: str, redis_url: str) -> AsyncIterator[Consumer]:
     try:
         yield consumer
     finally:
-        await consumer.end(signal.SIGKILL)
+        await consumer.close()

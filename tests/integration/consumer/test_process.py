@@ -48,7 +48,7 @@ async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
     finally:
         placing.cancel()
         for consumer in consumers:
-            await consumer.end(signal.SIGKILL)
+            await consumer.close()
 
 
 async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_url, orders):
@@ -122,7 +122,7 @@ async def test_a_waiting_consumer_can_be_stopped(tmp_path):
         async with asyncio.timeout(5):
             assert await consumer.end() == 0
     finally:
-        await consumer.end(signal.SIGKILL)
+        await consumer.close()
 
 
 async def test_answers_that_outlived_their_time_are_forgotten(database_url, redis_url, orders, database):
