@@ -21,7 +21,7 @@ PRICE_CHANGED: Final = "price-changed"
 SOLD_OUT: Final = "sold-out"
 
 LINES_MAX: Final = 1000
-QUANTITY_MAX: Final = 1_000_000
+QUANTITY_MAX: Final = 100_000
 """Pieces of one line."""
 
 
