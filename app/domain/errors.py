@@ -40,6 +40,11 @@ class Unavailable(Exception):
         self.service = service
 
 
+def _storable(text: str) -> str:
+    """Text of somebody else's as PostgreSQL can keep it: without NUL."""
+    return text.replace("\0", "")
+
+
 class KeyWornOut(Unavailable):
     """The provider answers this idempotency key with a stored failure of its own: take the next number."""
 
@@ -50,6 +55,6 @@ class Declined(Exception):
     def __init__(self, code: str, decline_code: str | None, message: str) -> None:
         """Take the provider's own `code`, finer `decline_code` and sentence."""
         super().__init__(message)
-        self.code = code
-        self.decline_code = decline_code
-        self.message = message
+        self.code = _storable(code)
+        self.decline_code = decline_code and _storable(decline_code)
+        self.message = _storable(message)

@@ -11,6 +11,9 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.worker import Replayer
 
 from app.contracts import temporal as t
+from app.domain.commands import CancelOrder
+from app.domain.errors import Refusal
+from app.domain.payment import PaymentStatus
 from app.infra.temporal.converter import DATA_CONVERTER
 from app.workers import policies
 from app.workers.workflows.order import OrderWorkflow
@@ -90,6 +93,25 @@ async def test_a_workflow_begun_anew_walks_over_what_is_done(world: World) -> No
     assert await world.ends(order_id) == "completed"
     assert (world.payments.calls, world.carrier.calls) == before[:2]
     assert world.order(order_id).status == "completed"
+
+
+async def test_a_workflow_begun_anew_undoes_what_its_earlier_life_did(world: World) -> None:
+    """Temporal lost everything while a paid and booked order was cancelled: nothing of it stays held."""
+    world.carrier.is_down = True
+    order_id = await world.start("tea")
+    await world.until(lambda: world.order(order_id).payment.status is PaymentStatus.AUTHORIZED)
+    await world.handle(order_id).terminate()
+    assert not isinstance(await world.orders.record(order_id, CancelOrder()), Refusal)
+    world.carrier.is_down = False
+    await world.client.start_workflow(
+        t.ORDER_WORKFLOW,
+        t.OrderInput(order_id, "customer", "correlation"),
+        id=t.workflow_id(order_id),
+        task_queue=t.QUEUE_ORDERS,
+    )
+    assert await world.ends(order_id) == "cancelled"
+    assert world.order(order_id).payment.status is PaymentStatus.VOIDED
+    assert sum(world.orders.available.values()) == 20
 
 
 async def test_an_order_whose_queue_nobody_serves_says_so(client: Client) -> None:

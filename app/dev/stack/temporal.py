@@ -23,7 +23,15 @@ from app.dev.stack.service import Service, Spec
 from app.dev.stack.stops import STOPS
 
 NAMESPACE = "holdfast-dev"
-PRAGMAS = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+PRAGMAS = {
+    "journal_mode": "WAL",
+    "synchronous": "NORMAL",
+    "wal_autocheckpoint": "10000",  # pages: checkpoints sync, and the default makes many
+    "mmap_size": str(256 << 20),
+}
+# One history shard and one SQLite connection leave little to do side by side: more processors only spin and
+# collect garbage. Measured with 50 orders in flight on two cores: 68 ms of CPU an order without, 44 ms with.
+GO = {"GOGC": "400", "GOMAXPROCS": "1" if (os.cpu_count() or 1) <= 2 else "2"}
 # The queues of the history service are polled 20 times a second by default, which puts 50 ms on every
 # workflow task; the other limits are what a server for many would ration and one machine need not.
 TUNING: dict[str, object] = {
@@ -88,6 +96,7 @@ class EmbeddedTemporal:
         home = {
             "HOME": str(place),
             "TEMPORAL_VERSION_CHECK_DISABLED": "1",
+            **GO,
         }  # no settings of the user's, no calls home
         self.service = Service(
             Spec(

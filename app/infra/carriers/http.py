@@ -98,8 +98,14 @@ def _known(answer: Answer) -> Shipment:
     """The shipment of an answer. Raises Refused for a 4xx, Unavailable for what cannot be read."""
     try:
         if 200 <= answer.status < 300:
-            return _read_shipment(answer.body)
+            shipment = _read_shipment(answer.body)
+            number = (shipment.tracking_number or "").replace("\0", "") or None  # PostgreSQL keeps no NUL
+            return msgspec.structs.replace(shipment, tracking_number=number)
         problem = _read_error(answer.body).error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Unavailable("shipping", f"unreadable answer {answer.status}") from error
-    raise Refused(Refusal(problem.code.replace("_", "-"), problem.message or "The carrier refuses this."))
+    raise Refused(
+        Refusal(
+            problem.code.replace("_", "-"), problem.message.replace("\0", "") or "The carrier refuses this."
+        )
+    )

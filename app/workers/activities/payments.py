@@ -83,7 +83,11 @@ class PaymentActivities:
             )
             noted = granted(await self._orders.record(order.id, c.RecordIntent(intent.id)))
             if noted.status is not Status.ACCEPTED:
+                # Given up meanwhile, so the intent was not stored: it is never confirmed. Leave none behind.
+                await self._payments.void(intent.id, key=idempotency_key(order.id, "void", number))
                 return None
+            if noted.payment.intent != intent.id:
+                raise Unavailable("payments", "another try has stored an intent of its own")
         else:
             intent = await self._payments.retrieve(order.payment.intent)
         if intent.status is IntentStatus.UNCONFIRMED:

@@ -63,7 +63,9 @@ class OrderWorkflow:
             # Somebody cancelled the workflow, not the order: cancel the order, if it is not too late.
             await self._cancel_order()
             await carried
-        watch.cancel()
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])  # nothing may follow the workflow's end
         self._show()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._progress.status
@@ -81,6 +83,8 @@ class OrderWorkflow:
             await self._forward(t.RELEASE_SHIPMENTS)  # dispatched: there is no way back
             self._stop_unless_dispatched()
         except Stopped as stopped:
+            if undo == [t.RELEASE_STOCK] and self._progress.status == Status.CANCELLING:
+                undo += [t.VOID_PAYMENT, t.CANCEL_SHIPMENTS]  # what an earlier life of this workflow did
             await self._undo(undo, stopped.reason)
             return
         if self._progress.to_pay:
@@ -243,7 +247,9 @@ class OrderWorkflow:
                 schedule_to_close_timeout=policies.BOOKKEEPING_TIMEOUT,
                 result_type=bool,
             )
-        except ActivityError:
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
             return False
         return said
 
