@@ -65,7 +65,7 @@ class OrderWorkflow:
             await carried
         finally:
             watch.cancel()
-            await asyncio.wait([watch])  # nothing may follow the workflow's end
+            await workflow.wait([watch])  # nothing may follow the workflow's end
         self._show()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._progress.status
