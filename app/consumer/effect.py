@@ -15,6 +15,9 @@ from app.consumer.projections import Applied, Changes
 from app.contracts.streams import Envelope
 from app.infra.postgres.projections import Effects, Gap, PostgresProjections
 from app.infra.redis.streams import Entry
+from app.observability.logging import logger
+
+log = logger("effect")
 
 
 class Delivery(msgspec.Struct):
@@ -62,6 +65,15 @@ class Effect:
             if fresh:
                 await effects.set_marks({event.subject: event.sequence for event in fresh})
             await effects.add_to_summary(changes.days)
+        for event in fresh:
+            log.info(
+                "event_applied",
+                group=self._group.name,
+                type=event.type,
+                subject=event.subject,
+                sequence=event.sequence,
+                correlation_id=event.correlationid,
+            )
         applied = Applied(tuple(fresh), changes.orders)
         for afterwards in self._group.afterwards:
             await afterwards(applied)

@@ -36,7 +36,7 @@ from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.infra.redis.stream_upkeep import StreamUpkeep
 from app.infra.redis.streams import ConsumerGroup, EventStreams
-from app.observability import health, logging
+from app.observability import health, logging, metrics
 
 SHUTDOWN_SHARE: Final = 0.8
 """How much of SHUTDOWN_TIMEOUT_S the batch under way may take; the rest is for closing."""
@@ -49,6 +49,7 @@ def run(settings: Settings) -> int:
     logging.configure(
         level=settings.log_level, fmt=settings.log_format, mode="consumer", environment=settings.environment
     )
+    metrics.serve_for("consumer")
     return uvloop.run(_run(settings))
 
 

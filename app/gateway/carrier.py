@@ -44,15 +44,15 @@ async def receive_event(services: Services, call: Call) -> Reply:
     check_signature(call, body, services.webhook_secret, time.time())
     check_is_json(call)
     event = decode(_decoder, body)
+    order_id = call.order_id = order_of_fulfilment(event.reference)
     if event.type != "shipment.delivered":
         return _ignored(event, "Only deliveries change anything here.", loud=False)
-    order_id = order_of_fulfilment(event.reference)
     if order_id is None:
         return _ignored(event, "The reference is not one of ours.")
-    return await within(DEADLINE_S, _deliver(services, order_id, event))
+    return await within(DEADLINE_S, _deliver(services, call, order_id, event))
 
 
-async def _deliver(services: Services, order_id: str, event: CarrierEventBody) -> Reply:
+async def _deliver(services: Services, call: Call, order_id: str, event: CarrierEventBody) -> Reply:
     try:
         outcome = await services.intake.deliver(order_id, event.reference)
         if isinstance(outcome, Refusal):
@@ -65,6 +65,7 @@ async def _deliver(services: Services, order_id: str, event: CarrierEventBody) -
         return _ignored(event, "There is no such order.")
     except Refused as refused:
         return _ignored(event, refused.refusal.detail)
+    call.correlation_id = outcome.correlation_id
     services.hint_orders()
     services.cached.show_soon(outcome)
     return Reply(200, _encoder.encode(CarrierAnswer("recorded", "The delivery is on record.")))
@@ -72,9 +73,7 @@ async def _deliver(services: Services, order_id: str, event: CarrierEventBody) -
 
 def _ignored(event: CarrierEventBody, why: str, *, loud: bool = True) -> Reply:
     if loud:
-        log.warning(
-            "a report of the carrier was ignored", type=event.type, reference=event.reference, why=why
-        )
+        log.warning("carrier_report_ignored", type=event.type, reference=event.reference, why=why)
     return Reply(200, _encoder.encode(CarrierAnswer("ignored", why)))
 
 

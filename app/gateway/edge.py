@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Histogram
 
+from app.domain.ids import ORDER_ID
 from app.gateway import problems
 from app.gateway.exchange import Application, Call, Message, Receive, Scope, Send, send_reply
 from app.gateway.problem_kinds import BY_SLUG
@@ -82,8 +83,17 @@ class Edge:
             timer = self._timers[shown, call.route] = metrics.HTTP_DURATION.labels(shown, call.route)
         timer.observe(seconds)
         say = log.debug if call.path in PROBES else log.info
-        caller = call.caller.id if call.caller else None
-        say("request", method=shown, route=call.route, status=status, ms=round(seconds * 1000, 2), key=caller)
+        order_id = call.order_id or ""
+        say(
+            "request",
+            method=shown,
+            route=call.route,
+            status=status,
+            ms=round(seconds * 1000, 2),
+            key=call.caller.id if call.caller else None,
+            order_id=order_id if ORDER_ID.match(order_id) else None,  # else it is whatever somebody typed
+            correlation_id=call.correlation_id,  # a webhook learns it only when its order is found
+        )
 
 
 class _Answer:

@@ -40,7 +40,8 @@ class Reply(msgspec.Struct, frozen=True):
 class Call:
     """A request: how it came, who asks, and which ids follow it.
 
-    `correlation_id` is the caller's `X-Correlation-ID`, else the trace id of its `traceparent`, else new.
+    `correlation_id` is the caller's `X-Correlation-ID`, else the trace id of its `traceparent`, else new;
+    `order_id` is the order that the request turns out to be about.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Call:
         "correlation_id",
         "headers",
         "method",
+        "order_id",
         "parameters",
         "path",
         "query",
@@ -74,6 +76,7 @@ class Call:
         self.route = "unmatched"
         self.parameters: dict[str, str] = {}
         self.caller: ApiKey | None = None
+        self.order_id: str | None = None
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name; repeated ones are joined with commas."""

@@ -34,7 +34,7 @@ _encoder: Final = msgspec.json.Encoder()
 
 async def get_order(services: Services, call: Call) -> Reply:
     """`GET /v1/orders/{order_id}`: one order, or 304 where the caller has it already."""
-    identity = call.parameters["order_id"]
+    identity = call.order_id = call.parameters["order_id"]
     if not ORDER_ID.match(identity):
         raise not_found("such order")
     try:

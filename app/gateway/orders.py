@@ -48,6 +48,7 @@ async def place_order(services: Services, call: Call) -> Reply:
     answer, order = await within(WRITE_DEADLINE_S, _accept(services, call, request, wanted))
     if order is None:
         return reply_of(answer)
+    call.order_id = order.id
     # Its document is not shown: nothing older is there, and it will have changed before it is read.
     services.hint_orders()
     wait_s = wanted_wait_s(call.header(b"prefer"))
@@ -113,7 +114,7 @@ async def _awaited(services: Services, order: Order, answer: Answer, wait_s: int
 async def cancel_order(services: Services, call: Call) -> Reply:
     """`POST /v1/orders/{order_id}/cancel`: stop an order, if it is not too late."""
     caller = _caller(call)
-    identity = call.parameters["order_id"]
+    identity = call.order_id = call.parameters["order_id"]
     key = key_of(call)
     body = await read_body(call)
     wanted = CancelBody()

@@ -31,7 +31,7 @@ from app.infra.postgres.pool import Database
 from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
-from app.observability import logging
+from app.observability import logging, metrics
 
 EXIT_FAILED: Final = 1
 
@@ -43,6 +43,7 @@ def run(settings: Settings) -> int:
     logging.configure(
         level=settings.log_level, fmt=settings.log_format, mode="gateway", environment=settings.environment
     )
+    metrics.serve_for("gateway")
     try:
         check_port(settings.listen_host, settings.port)
     except OSError as error:

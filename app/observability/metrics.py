@@ -1,5 +1,6 @@
 """Metrics: the names that dashboards and alerts rely on, in one place (Prometheus)."""
 
+from contextlib import suppress
 from typing import Final
 
 from prometheus_client import (
@@ -9,6 +10,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -20,35 +22,48 @@ _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 _SLOW: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 HTTP_REQUESTS: Final = Counter(
-    "holdfast_http_requests_total", "Requests answered", ("method", "route", "status"), registry=REGISTRY
+    "holdfast_http_requests_total", "Requests answered", ("method", "route", "status"), registry=None
 )
 HTTP_DURATION: Final = Histogram(
     "holdfast_http_request_duration_seconds",
     "Time to answer",
     ("method", "route"),
     buckets=_FAST,
-    registry=REGISTRY,
+    registry=None,
 )
-ORDERS: Final = Counter(
-    "holdfast_orders_total", "Orders that reached a status", ("status",), registry=REGISTRY
-)
+ORDERS: Final = Counter("holdfast_orders_total", "Orders that reached a status", ("status",), registry=None)
 ORDER_CONFIRM: Final = Histogram(
-    "holdfast_order_confirm_seconds", "From accepted to confirmed", buckets=_SLOW, registry=REGISTRY
+    "holdfast_order_confirm_seconds", "From accepted to confirmed", buckets=_SLOW, registry=None
 )
-OPEN_ORDERS: Final = Gauge("holdfast_open_orders", "Orders that are not final", registry=REGISTRY)
+OPEN_ORDERS: Final = Gauge("holdfast_open_orders", "Orders that are not final", registry=None)
 OUTBOX_AGE: Final = Gauge(
-    "holdfast_outbox_age_seconds", "Age of the oldest event that is not published", registry=REGISTRY
+    "holdfast_outbox_age_seconds", "Age of the oldest event that is not published", registry=None
 )
-STREAM_LAG: Final = Gauge("holdfast_stream_lag", "Events a group has not read", ("group",), registry=REGISTRY)
-REDIS_UP: Final = Gauge("holdfast_redis_up", "Whether Redis answered last", registry=REGISTRY)
+STREAM_LAG: Final = Gauge("holdfast_stream_lag", "Events a group has not read", ("group",), registry=None)
+REDIS_UP: Final = Gauge("holdfast_redis_up", "Whether Redis answered last", registry=None)
 POOL_WAIT: Final = Histogram(
-    "holdfast_pool_wait_seconds", "Wait for a database connection", buckets=_FAST, registry=REGISTRY
+    "holdfast_pool_wait_seconds", "Wait for a database connection", buckets=_FAST, registry=None
 )
 OPERATOR_ALERTS: Final = Counter(
-    "holdfast_operator_alerts_total", "Steps that failed for good", ("step",), registry=REGISTRY
+    "holdfast_operator_alerts_total", "Steps that failed for good", ("step",), registry=None
 )
 
+_SERVED: Final = {
+    "gateway": (HTTP_REQUESTS, HTTP_DURATION, REDIS_UP, POOL_WAIT),
+    "worker": (OPERATOR_ALERTS, REDIS_UP, POOL_WAIT),
+    "consumer": (ORDERS, ORDER_CONFIRM, OPEN_ORDERS, OUTBOX_AGE, STREAM_LAG, REDIS_UP, POOL_WAIT),
+}
+"""Mode → the metrics it knows. Nobody serves a zero that only means "not my business"."""
+
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+def serve_for(mode: str) -> None:
+    """Serve the metrics of one mode, beside the process's own. Twice is the same as once."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    for metric in _SERVED[mode]:
+        with suppress(ValueError):  # it is registered already
+            REGISTRY.register(metric)
 
 
 def exposition() -> bytes:

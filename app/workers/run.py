@@ -26,14 +26,14 @@ from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.redis.clients import open_redis
 from app.infra.redis.hints import Hints
 from app.infra.temporal.client import connect, is_well
-from app.observability import health, logging
+from app.observability import health, logging, metrics
 from app.workers.activities.inventory import InventoryActivities
 from app.workers.activities.notifications import NotificationActivities
 from app.workers.activities.orders import OrderActivities
 from app.workers.activities.payments import PaymentActivities
 from app.workers.activities.shipping import ShippingActivities
 from app.workers.heartbeats import Heartbeats
-from app.workers.outcomes import Outages
+from app.workers.outcomes import Outcomes
 from app.workers.starter import Starter
 from app.workers.workflows.order import OrderWorkflow
 
@@ -50,6 +50,7 @@ def run(settings: Settings) -> int:
     logging.configure(
         level=settings.log_level, fmt=settings.log_format, mode="worker", environment=settings.environment
     )
+    metrics.serve_for("worker")
     return uvloop.run(_run(settings))
 
 
@@ -155,7 +156,7 @@ def _workers(
             workflows=[OrderWorkflow] if queue == t.QUEUE_ORDERS else [],
             activities=activities[queue],
             workflow_runner=runner,
-            interceptors=[Heartbeats(), Outages(orders)],
+            interceptors=[Heartbeats(), Outcomes(orders)],
             max_cached_workflows=WORKFLOWS_CACHED_MAX,
             max_concurrent_activities=ACTIVITIES_MAX,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),

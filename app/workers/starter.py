@@ -103,7 +103,9 @@ class Starter:
             kind = {"start_signal": t.SIGNAL_CANCEL}
         elif call.kind == "delivered":
             kind = {"start_signal": t.SIGNAL_DELIVERED, "start_signal_args": [t.Delivered(call.detail or "")]}
-        await self._start(call, WorkflowIDReusePolicy.REJECT_DUPLICATE, **kind)
+        begun = await self._start(call, WorkflowIDReusePolicy.REJECT_DUPLICATE, **kind)
+        ids = {"order_id": call.order_id, "correlation_id": call.correlation_id}
+        log.info("workflow_told" if begun else "workflow_had_ended", kind=call.kind, **ids)
 
     async def revive(self, order: OpenOrder) -> None:
         """Start an order's workflow unless it runs; one that failed or was terminated is started again."""

@@ -31,7 +31,7 @@ from app.workers.activities.orders import OrderActivities
 from app.workers.activities.payments import PaymentActivities
 from app.workers.activities.shipping import ShippingActivities
 from app.workers.heartbeats import Heartbeats
-from app.workers.outcomes import Outages
+from app.workers.outcomes import Outcomes
 from app.workers.workflows.order import OrderWorkflow
 
 SANDBOX = SandboxedWorkflowRunner(
@@ -158,7 +158,7 @@ class World:
                 workflows=[OrderWorkflow] if queue == t.QUEUE_ORDERS else [],
                 activities=activities[queue],
                 workflow_runner=SANDBOX,
-                interceptors=[Heartbeats(), Outages(self.orders)],
+                interceptors=[Heartbeats(), Outcomes(self.orders)],
             )
             for queue in queues or t.QUEUES
         ]

@@ -19,6 +19,7 @@ from app.gateway.run import build
 from app.gateway.server import serve
 from app.gateway.services import Services
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
+from app.observability import metrics
 from tests.conftest import TEMPLATE
 
 KEY = "hf_test_all"
@@ -104,6 +105,7 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
     stopping = asyncio.Event()
     port = any_free()
     async with AsyncExitStack() as stack:
+        metrics.serve_for("gateway")
         services = await build(settings(port, database_url, redis_url, **more), stack, stopping)
         served = asyncio.create_task(
             serve(
