@@ -13,6 +13,7 @@ import msgspec
 from app.contracts.streams import Envelope
 from app.domain import events as e
 from app.domain.errors import Unavailable
+from app.domain.money import Money
 from app.domain.order import Order
 from app.infra.postgres.projections import DayCounts
 from app.infra.redis.documents import Documents
@@ -52,15 +53,15 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class _Lines(msgspec.Struct):
-    lines: tuple[e.Line, ...]
+    lines: tuple[e.AcceptedLine, ...]
 
 
-class _Amount(msgspec.Struct):
-    amount: int
+class _Payment(msgspec.Struct):
+    amount: Money
 
 
 _lines: Final = msgspec.json.Decoder(_Lines)
-_amount: Final = msgspec.json.Decoder(_Amount)
+_payment: Final = msgspec.json.Decoder(_Payment)
 
 
 def count(column: str) -> Callable[[Envelope, Changes], None]:
@@ -70,7 +71,11 @@ def count(column: str) -> Callable[[Envelope, Changes], None]:
 
 def sum_amount(column: str) -> Callable[[Envelope, Changes], None]:
     """A handler that adds up the amounts of its events in a column."""
-    return lambda event, changes: _add(changes.day_of(event), column, _amount.decode(event.data).amount)
+
+    def add(event: Envelope, changes: Changes) -> None:
+        _add(changes.day_of(event), column, _payment.decode(event.data).amount.amount)
+
+    return add
 
 
 def count_items(event: Envelope, changes: Changes) -> None:

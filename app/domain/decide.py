@@ -14,6 +14,7 @@ from app.domain import commands as c
 from app.domain import events as e
 from app.domain.errors import Refusal
 from app.domain.fulfilment import Fulfilment, FulfilmentStatus
+from app.domain.money import Money
 from app.domain.order import Decision, Order, Status, StockStatus, evolve
 from app.domain.payment import PaymentStatus
 
@@ -75,7 +76,7 @@ def _authorize(order: Order, command: c.RecordAuthorization) -> Decision:
         return _not_now(order)
     if command.amount != order.total:
         return _differs(command.amount, order.total)
-    return (e.PaymentAuthorized(command.intent, command.amount),)
+    return (e.PaymentAuthorized(command.intent, _money(order, command.amount)),)
 
 
 def _decline(order: Order, command: c.RecordDecline) -> Decision:
@@ -121,7 +122,7 @@ def _capture(order: Order, command: c.RecordCapture) -> Decision:
         return _not_now(order)
     if command.amount != order.payment.authorized:
         return _differs(command.amount, order.payment.authorized)
-    return (e.PaymentCaptured(order.payment.intent, command.amount),)
+    return (e.PaymentCaptured(order.payment.intent, _money(order, command.amount)),)
 
 
 def _deliver(order: Order, command: c.RecordDelivery) -> Decision:
@@ -168,7 +169,8 @@ def _void(order: Order, _: c.RecordVoid) -> Decision:
         or order.payment.intent is None
     ):
         return ()
-    return _unless_undoing(order) or (e.PaymentVoided(order.payment.intent, order.payment.authorized),)
+    held = _money(order, order.payment.authorized)
+    return _unless_undoing(order) or (e.PaymentVoided(order.payment.intent, held),)
 
 
 def _refund(order: Order, command: c.RecordRefund) -> Decision:
@@ -179,11 +181,11 @@ def _refund(order: Order, command: c.RecordRefund) -> Decision:
     # take what was held, so what happened there without us goes on record first.
     unseen: list[e.OrderEvent] = []
     if not held:
-        unseen.append(e.PaymentAuthorized(intent, taken))
+        unseen.append(e.PaymentAuthorized(intent, _money(order, taken)))
     if held > taken:
-        unseen.append(e.PaymentVoided(intent, held - taken))
-    unseen.append(e.PaymentCaptured(intent, taken))
-    return _unless_undoing(order) or (*unseen, e.PaymentRefunded(intent, taken))
+        unseen.append(e.PaymentVoided(intent, _money(order, held - taken)))
+    unseen.append(e.PaymentCaptured(intent, _money(order, taken)))
+    return _unless_undoing(order) or (*unseen, e.PaymentRefunded(intent, _money(order, taken)))
 
 
 def _release_stock(order: Order, _: c.ReleaseStock) -> Decision:
@@ -203,6 +205,11 @@ def _close(order: Order, command: c.CloseOrder) -> Decision:
     if command.reason is None:
         return Refusal("no-reason", "An order that nobody cancelled is rejected for a reason.")
     return (e.OrderRejected(command.reason),)
+
+
+def _money(order: Order, amount: int) -> Money:
+    """An amount as events say it; commands and the order itself count in the order's currency."""
+    return Money(amount, order.currency)
 
 
 def _unless_open(order: Order) -> Refusal | None:

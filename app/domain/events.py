@@ -1,7 +1,8 @@
 """Events: what happened, past tense, tagged with the public type (`order.accepted.v1`).
 
-They hold ids, SKUs and amounts (minor units of the order's currency), never personal data: events leave
-PostgreSQL. Everything that happens to an order has the order as its subject and one common sequence.
+They hold ids, SKUs and money, never personal data: events leave PostgreSQL. Money is `Money` in all of them,
+because an event is kept for ever and read by itself, where no order is at hand to name the currency.
+Everything that happens to an order has the order as its subject and one common sequence.
 """
 
 from typing import Final
@@ -13,12 +14,21 @@ from app.domain.money import Money
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of an order: `amount` = `quantity` × `unit_price`, in minor units."""
+    """One line as the order keeps it: `amount` = `quantity` × `unit_price`, minor units of its currency."""
 
     sku: str
     quantity: int
     unit_price: int
     amount: int
+
+
+class AcceptedLine(msgspec.Struct, frozen=True):
+    """One line as it was accepted: `amount` = `quantity` × `unit_price`."""
+
+    sku: str
+    quantity: int
+    unit_price: Money
+    amount: Money
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,8 +50,8 @@ class OrderAccepted(_OfOrder, frozen=True, tag="order.accepted.v1"):
 
     customer_id: str
     currency: str
-    lines: tuple[Line, ...]
-    total: int
+    lines: tuple[AcceptedLine, ...]
+    total: Money
 
 
 class OrderConfirmed(_OfOrder, frozen=True, tag="order.confirmed.v1"):
@@ -92,28 +102,28 @@ class PaymentAuthorized(_OfOrder, frozen=True, tag="payment.authorized.v1"):
     """The provider holds `amount` for us."""
 
     intent: str
-    amount: int
+    amount: Money
 
 
 class PaymentCaptured(_OfOrder, frozen=True, tag="payment.captured.v1"):
     """`amount` is ours."""
 
     intent: str
-    amount: int
+    amount: Money
 
 
 class PaymentVoided(_OfOrder, frozen=True, tag="payment.voided.v1"):
     """The hold on `amount` was given up (`amount` is 0 where nothing was held)."""
 
     intent: str
-    amount: int
+    amount: Money
 
 
 class PaymentRefunded(_OfOrder, frozen=True, tag="payment.refunded.v1"):
     """`amount` went back to the customer."""
 
     intent: str
-    amount: int
+    amount: Money
 
 
 class PaymentDeclined(_OfOrder, frozen=True, tag="payment.declined.v1"):

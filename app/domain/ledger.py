@@ -55,6 +55,7 @@ _TRANSFERS: Final[dict[type, Callable[[int], tuple[Transfer, ...]]]] = {
 
 def transfers(event: OrderEvent) -> tuple[Transfer, ...]:
     """The movements of money that an event stands for; most stand for none."""
-    make = _TRANSFERS.get(type(event))
-    amount: int = getattr(event, "amount", 0)
-    return make(amount) if make and amount else ()
+    if not isinstance(event, PaymentAuthorized | PaymentVoided | PaymentCaptured | PaymentRefunded):
+        return ()
+    amount = event.amount.amount
+    return _TRANSFERS[type(event)](amount) if amount else ()

@@ -183,13 +183,13 @@ def _with_effect(order: Order, event: e.OrderEvent) -> Order:  # noqa: PLR0911 -
 def _payment_after(payment: Payment, event: e.OrderEvent) -> Payment:
     match event:
         case e.PaymentAuthorized(intent=intent, amount=amount):
-            return replace(payment, status=PaymentStatus.AUTHORIZED, intent=intent, authorized=amount)
+            return replace(payment, status=PaymentStatus.AUTHORIZED, intent=intent, authorized=amount.amount)
         case e.PaymentCaptured(amount=amount):
-            return replace(payment, status=PaymentStatus.CAPTURED, authorized=0, captured=amount)
+            return replace(payment, status=PaymentStatus.CAPTURED, authorized=0, captured=amount.amount)
         case e.PaymentVoided():
             return replace(payment, status=PaymentStatus.VOIDED, authorized=0)
         case e.PaymentRefunded(amount=amount):
-            return replace(payment, status=PaymentStatus.REFUNDED, refunded=amount)
+            return replace(payment, status=PaymentStatus.REFUNDED, refunded=amount.amount)
         case e.PaymentDeclined(code=code, decline_code=decline_code, detail=detail):
             decline = Decline(code, decline_code, detail)
             return replace(payment, status=PaymentStatus.DECLINED, decline=decline)

@@ -11,8 +11,8 @@ from typing import Final
 from app.domain.catalogue import Product
 from app.domain.commands import PlaceOrder
 from app.domain.errors import Fault, Refusal
-from app.domain.events import Line, OrderAccepted
-from app.domain.money import AMOUNT_MAX
+from app.domain.events import AcceptedLine, Line, OrderAccepted
+from app.domain.money import AMOUNT_MAX, Money
 from app.domain.order import Order, Status
 from app.domain.payment import Payment, PaymentStatus
 
@@ -55,7 +55,7 @@ def place(
         updated_at=at,
         version=1,
     )
-    return order, OrderAccepted(command.customer_id, command.currency, lines, total)
+    return order, _accepted(order)
 
 
 def _faults(command: PlaceOrder, catalogue: Mapping[str, Product]) -> tuple[Fault, ...]:
@@ -80,6 +80,17 @@ def _faults(command: PlaceOrder, catalogue: Mapping[str, Product]) -> tuple[Faul
 def _priced(sku: str, quantity: int, catalogue: Mapping[str, Product]) -> Line:
     unit_price = catalogue[sku].price.amount
     return Line(sku, quantity, unit_price, unit_price * quantity)
+
+
+def _accepted(order: Order) -> OrderAccepted:
+    def money(amount: int) -> Money:
+        return Money(amount, order.currency)
+
+    lines = tuple(
+        AcceptedLine(line.sku, line.quantity, money(line.unit_price), money(line.amount))
+        for line in order.lines
+    )
+    return OrderAccepted(order.customer_id, order.currency, lines, money(order.total))
 
 
 def _total_refusal(command: PlaceOrder, total: int) -> Refusal | None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.domain.events import OrderEvent
 from app.domain.fulfilment import FulfilmentStatus
 from app.domain.order import Status
 from app.domain.payment import PaymentStatus
@@ -47,6 +48,7 @@ def open_api(routes: Iterable[Route]) -> bytes:
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     schema_of = dict(zip(map(repr, kinds), schemas, strict=True))
     _name_states(components)
+    _describe_events(components)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
@@ -89,6 +91,14 @@ def _name_states(components: dict[str, Any]) -> None:
     for name, (field, values) in states.items():
         components[name]["properties"][field]["enum"] = values
     components["OrderDocument"]["properties"]["waiting_on"] = {"enum": [*_WAITING_ON, None]}
+
+
+def _describe_events(components: dict[str, Any]) -> None:
+    """Say what is in the data of an order's events, which are passed on as the raw text that was stored."""
+    (data,), events = msgspec.json.schema_components([OrderEvent], ref_template=_REFERENCE)
+    components.update(events)
+    kinds = list(data["discriminator"]["mapping"])
+    components["Envelope"]["properties"] |= {"type": {"enum": kinds}, "data": data}
 
 
 def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.domain import events as e
 from app.gateway.examples import EXAMPLES, example_of
 from app.gateway.openapi import open_api
 from app.gateway.problem_kinds import KINDS
@@ -72,6 +73,19 @@ def test_examples_are_what_the_code_reads_and_writes(kind: Any):
     """An example that the API would refuse teaches the wrong thing."""
     shown = msgspec.json.encode(example_of(kind))
     assert msgspec.json.decode(shown, type=kind, strict=True)
+
+
+def test_the_data_of_every_event_of_an_order_is_described():
+    """A reader of the history learns its shapes here, money with its currency among them."""
+    schemas = DOCUMENT["components"]["schemas"]
+    envelope = schemas["Envelope"]["properties"]
+    kinds = {e.TYPES[kind]: kind.__name__ for kind in e.OrderEvent.__args__}
+    mapping = envelope["data"]["discriminator"]["mapping"]
+    assert mapping == {kind: f"#/components/schemas/{name}" for kind, name in kinds.items()}
+    assert set(envelope["type"]["enum"]) == set(kinds)
+    money = {"$ref": "#/components/schemas/Money"}
+    assert schemas["OrderAccepted"]["properties"]["total"] == money
+    assert schemas["PaymentCaptured"]["properties"]["amount"] == money
 
 
 def test_every_problem_can_happen():

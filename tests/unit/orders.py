@@ -39,6 +39,11 @@ def wanted(*lines: tuple[str, int], currency: str = "USD", method: str | None = 
     return c.PlaceOrder("cus_1", currency, tuple(c.WantedLine(*line) for line in lines), method, total)
 
 
+def usd(amount: int) -> Money:
+    """An amount in the currency of these orders."""
+    return Money(amount, "USD")
+
+
 def placed(*lines: tuple[str, int]) -> Order:
     """An order just accepted: two cups and three spoons, where nothing else is said."""
     answer = place(wanted(*(lines or (("cup", 2), ("spoon", 3)))), ID, CATALOGUE, "cor_1", AT)

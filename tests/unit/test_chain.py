@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from app.domain import events as e
 from app.domain.chain import LinkedEvent, chain, link
-from tests.unit.orders import AT, FIRST, ID, INTENT, REASON
+from tests.unit.orders import AT, FIRST, ID, INTENT, REASON, usd
 
 EVENTS = (
-    e.OrderAccepted("cus_1", "USD", (e.Line("cup", 2, 700, 1400),), 1400),
-    e.PaymentAuthorized(INTENT, 1400),
+    e.OrderAccepted("cus_1", "USD", (e.AcceptedLine("cup", 2, usd(700), usd(1400)),), usd(1400)),
+    e.PaymentAuthorized(INTENT, usd(1400)),
     e.ShipmentBooked(FIRST, "shp_1", None),
     e.OrderRejected(REASON),
 )
@@ -84,13 +84,13 @@ def test_a_dropped_event_is_noticed(at: int):
 def test_swapped_and_inserted_events_are_noticed():
     """A history has one order."""
     assert not is_whole((LINKED[0], LINKED[2], LINKED[1], LINKED[3]))
-    inserted = chain(LINKED[1].hash, ID, 2, (e.PaymentCaptured(INTENT, 1400),), AT, "cor_1", None)
+    inserted = chain(LINKED[1].hash, ID, 2, (e.PaymentCaptured(INTENT, usd(1400)),), AT, "cor_1", None)
     assert not is_whole((*LINKED[:2], *inserted, *LINKED[2:]))
 
 
 def test_whoever_rewrites_one_event_must_rewrite_all_that_follow():
     """Making one hash right breaks the next link."""
-    forged = chain(LINKED[0].hash, ID, 1, (e.PaymentAuthorized(INTENT, 1),), AT, "cor_1", None)
+    forged = chain(LINKED[0].hash, ID, 1, (e.PaymentAuthorized(INTENT, usd(1)),), AT, "cor_1", None)
     assert not is_whole((LINKED[0], *forged, *LINKED[2:]))
 
 

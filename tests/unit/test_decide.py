@@ -10,7 +10,7 @@ from app.domain.fulfilment import FulfilmentStatus
 from app.domain.order import Order, Status, StockStatus
 from app.domain.payment import Decline, PaymentStatus, idempotency_key
 from tests.unit import orders as o
-from tests.unit.orders import FIRST, INTENT, PLANS, REASON, SECOND, TOTAL, after, free, obeyed, placed
+from tests.unit.orders import FIRST, INTENT, PLANS, REASON, SECOND, TOTAL, after, free, obeyed, placed, usd
 
 
 def refusal(order: Order, command: c.Command) -> str:
@@ -186,7 +186,7 @@ def test_money_that_may_be_held_must_be_undone_too():
     order = after(placed(), *o.INTENDED, c.CancelOrder(), c.ReleaseStock())
     assert refusal(order, c.CloseOrder()) == "unsettled"
     voided, events = obeyed(order, c.RecordVoid())
-    assert events == (e.PaymentVoided(INTENT, 0),)
+    assert events == (e.PaymentVoided(INTENT, usd(0)),)
     assert after(voided, c.CloseOrder()).status is Status.CANCELLED
 
 
@@ -229,9 +229,9 @@ def test_a_part_of_the_money_taken_at_the_provider_frees_the_rest():
     held = after(placed(), *o.AUTHORIZED, c.CancelOrder())
     _, events = obeyed(held, c.RecordRefund(500))
     assert events == (
-        e.PaymentVoided(INTENT, TOTAL - 500),
-        e.PaymentCaptured(INTENT, 500),
-        e.PaymentRefunded(INTENT, 500),
+        e.PaymentVoided(INTENT, usd(TOTAL - 500)),
+        e.PaymentCaptured(INTENT, usd(500)),
+        e.PaymentRefunded(INTENT, usd(500)),
     )
 
 

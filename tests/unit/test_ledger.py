@@ -10,7 +10,7 @@ from app.domain import events as e
 from app.domain.ledger import Account, transfers
 from app.domain.money import AMOUNT_MAX
 from tests.unit import orders as o
-from tests.unit.orders import INTENT, TOTAL, obeyed, placed
+from tests.unit.orders import INTENT, TOTAL, obeyed, placed, usd
 
 AMOUNTS = st.integers(1, AMOUNT_MAX)
 KINDS = [e.PaymentAuthorized, e.PaymentVoided, e.PaymentCaptured, e.PaymentRefunded]
@@ -35,7 +35,7 @@ def whole_way(commands) -> list[e.OrderEvent]:
     return events
 
 
-@given(st.lists(st.builds(lambda kind, amount: kind(INTENT, amount), st.sampled_from(KINDS), AMOUNTS)))
+@given(st.lists(st.builds(lambda kind, amount: kind(INTENT, usd(amount)), st.sampled_from(KINDS), AMOUNTS)))
 def test_debits_equal_credits_whatever_happens(events):
     """No sequence of events can unbalance the books."""
     assert sum(balances(events).values()) == 0
@@ -44,7 +44,7 @@ def test_debits_equal_credits_whatever_happens(events):
 @given(st.sampled_from(KINDS), AMOUNTS)
 def test_each_movement_is_of_the_whole_amount_between_two_accounts(kind, amount):
     """No fees, no roundings, nothing from an account to itself."""
-    for transfer in transfers(kind(INTENT, amount)):
+    for transfer in transfers(kind(INTENT, usd(amount))):
         assert transfer.amount == amount
         assert transfer.debit is not transfer.credit
 
@@ -71,11 +71,11 @@ def test_what_is_undone_leaves_nothing_behind(way):
 
 def test_nothing_is_moved_by_nothing():
     """A void of a payment that was never held is no transfer of zero."""
-    assert transfers(e.PaymentVoided(INTENT, 0)) == ()
+    assert transfers(e.PaymentVoided(INTENT, usd(0))) == ()
 
 
 def test_only_payments_move_money():
     """Goods and words do not."""
     assert transfers(e.OrderConfirmed()) == transfers(e.InventoryShipped(o.PLANS)) == ()
-    assert transfers(e.OrderAccepted("cus_1", "USD", (), 100)) == ()
+    assert transfers(e.OrderAccepted("cus_1", "USD", (), usd(100))) == ()
     assert transfers(e.PaymentDeclined("card_declined", None, "")) == ()

@@ -7,12 +7,12 @@ from msgspec.structs import replace
 
 from app.domain.catalogue import Product
 from app.domain.errors import Fault, Refusal
-from app.domain.events import Line, OrderAccepted
+from app.domain.events import AcceptedLine, Line, OrderAccepted
 from app.domain.money import AMOUNT_MAX, Money
 from app.domain.order import Order, Status, StockStatus
 from app.domain.payment import Payment, PaymentStatus
 from app.domain.place import LINES_MAX, QUANTITY_MAX, place
-from tests.unit.orders import AT, CATALOGUE, ID, wanted
+from tests.unit.orders import AT, CATALOGUE, ID, usd, wanted
 
 
 def taken(command, catalogue=CATALOGUE):
@@ -46,13 +46,21 @@ def test_an_order_is_accepted_at_the_catalogues_prices():
         stock=StockStatus.NONE,
         version=1,
     )
-    assert event == OrderAccepted("cus_1", "USD", lines, 1550)
+    said = (AcceptedLine("cup", 2, usd(700), usd(1400)), AcceptedLine("spoon", 3, usd(50), usd(150)))
+    assert event == OrderAccepted("cus_1", "USD", said, usd(1550))
+
+
+def test_an_accepted_order_says_its_money_in_its_own_currency():
+    """The total and each line; nothing falls back to another one."""
+    _, event = taken(wanted(("tasse", 2), currency="EUR"))
+    assert event.total == event.lines[0].amount == Money(1600, "EUR")
+    assert event.lines[0].unit_price == Money(800, "EUR")
 
 
 def test_an_order_that_costs_nothing_needs_no_payment():
     """No method is asked for, nothing will be authorized."""
     order, event = taken(wanted(("leaflet", 3), method=None))
-    assert (order.payment.status, order.total, event.total) == (PaymentStatus.NOT_REQUIRED, 0, 0)
+    assert (order.payment.status, order.total, event.total) == (PaymentStatus.NOT_REQUIRED, 0, usd(0))
 
 
 def test_what_costs_something_needs_a_payment_method():
@@ -134,7 +142,10 @@ def test_amounts_add_up(lines):
     for x in order.lines:
         assert x.unit_price == CATALOGUE[x.sku].price.amount
         assert x.amount == x.quantity * x.unit_price
-    assert order.total == event.total == sum(x.amount for x in order.lines)
+    assert order.total == event.total.amount == sum(x.amount for x in order.lines)
+    assert [(x.sku, x.quantity, x.unit_price.amount, x.amount.amount) for x in event.lines] == [
+        (x.sku, x.quantity, x.unit_price, x.amount) for x in order.lines
+    ]
     assert (order.payment.status is PaymentStatus.NOT_REQUIRED) == (order.total == 0)
 
 

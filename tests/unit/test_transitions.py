@@ -2,17 +2,18 @@
 
 import itertools
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from app.domain import events as e
 from app.domain.order import FINAL, TRANSITIONS, IllegalEventError, Status, evolve
-from tests.unit.orders import FIRST, INTENT, LATER, PLANS, REASON, placed
+from tests.unit.orders import FIRST, INTENT, LATER, PLANS, REASON, placed, usd
 
 A, CONF, D, X = Status.ACCEPTED, Status.CONFIRMED, Status.DISPATCHED, Status.CANCELLING
 
 EVENTS: dict[e.OrderEvent, dict[Status, Status]] = {
-    e.OrderAccepted("cus_1", "USD", (), 0): {},
+    e.OrderAccepted("cus_1", "USD", (), usd(0)): {},
     e.OrderConfirmed(): {A: CONF},
     e.OrderDispatched(): {CONF: D},
     e.OrderCompleted(): {D: Status.COMPLETED},
@@ -22,10 +23,10 @@ EVENTS: dict[e.OrderEvent, dict[Status, Status]] = {
     e.InventoryReserved(PLANS): {A: A},
     e.InventoryReleased(PLANS): {A: A, X: X},
     e.InventoryShipped(PLANS): {D: D},
-    e.PaymentAuthorized(INTENT, 1): {A: A, X: X},
-    e.PaymentCaptured(INTENT, 1): {A: A, D: D, X: X},
-    e.PaymentVoided(INTENT, 1): {A: A, X: X},
-    e.PaymentRefunded(INTENT, 1): {A: A, X: X},
+    e.PaymentAuthorized(INTENT, usd(1)): {A: A, X: X},
+    e.PaymentCaptured(INTENT, usd(1)): {A: A, D: D, X: X},
+    e.PaymentVoided(INTENT, usd(1)): {A: A, X: X},
+    e.PaymentRefunded(INTENT, usd(1)): {A: A, X: X},
     e.PaymentDeclined("card_declined", None, ""): {A: A, X: X},
     e.ShipmentBooked(FIRST, "shp_1", None): {A: A, X: X},
     e.ShipmentDispatched(FIRST): {D: D},
@@ -81,6 +82,19 @@ def test_there_is_no_way_from_dispatched_to_cancelled_nor_back():
     ):
         after_dispatch |= more
     assert after_dispatch == {Status.DISPATCHED, Status.COMPLETED}
+
+
+def test_money_in_events_names_its_currency():
+    """Whoever reads an event has nothing else: what is a bare number counts pieces."""
+    schemas, components = msgspec.json.schema_components([e.OrderEvent, e.CatalogueEvent])
+    assert len(schemas) == 2
+    numbers = {
+        (name, field)
+        for name, schema in components.items()
+        for field, kind in schema["properties"].items()
+        if kind.get("type") in {"integer", "number"}
+    }
+    assert {field for name, field in numbers if name != "Money"} == {"quantity", "delta", "on_hand"}
 
 
 def test_events_carry_their_public_types():

@@ -35,8 +35,10 @@ SELECT day, currency,
     count(*) FILTER (WHERE type = 'order.cancelled.v1') AS cancelled,
     coalesce(sum((SELECT sum((l->>'quantity')::bigint) FROM json_array_elements(data->'lines') l))
         FILTER (WHERE type = 'order.accepted.v1'), 0) AS items,
-    coalesce(sum((data->>'amount')::bigint) FILTER (WHERE type = 'payment.captured.v1'), 0) AS captured,
-    coalesce(sum((data->>'amount')::bigint) FILTER (WHERE type = 'payment.refunded.v1'), 0) AS refunded
+    coalesce(sum((data->'amount'->>'amount')::bigint)
+        FILTER (WHERE type = 'payment.captured.v1'), 0) AS captured,
+    coalesce(sum((data->'amount'->>'amount')::bigint)
+        FILTER (WHERE type = 'payment.refunded.v1'), 0) AS refunded
 FROM counted GROUP BY day, currency ORDER BY day, currency
 """
 """The daily summary, counted straight from the log of record."""

@@ -190,7 +190,9 @@ async def test_the_history_of_an_order_is_read_in_pages(gateway: Gateway):
     assert first["id"] == f"{order['id']}:1"
     assert first["type"] == "order.accepted.v1"
     assert first["specversion"] == "1.0"
-    assert first["data"]["total"] == 2934
+    unit, whole = ({"amount": amount, "currency": "USD"} for amount in (1467, 2934))
+    (line,) = first["data"]["lines"]
+    assert (line["unit_price"], line["amount"], first["data"]["total"]) == (unit, whole, whole)
     assert first["correlationid"] == order["correlation_id"]
     rest = (await gateway.client.get(path, params={"cursor": page["next_cursor"]})).json()
     assert [event["type"] for event in rest["items"]] == ["order.cancelling.v1"]

@@ -42,7 +42,7 @@ async def test_what_is_accepted_reads_back_as_it_was_placed(shop: Shop):
     (row,) = await shop.database.fetch("SELECT * FROM events WHERE subject = $1", order.id)
     assert (row["type"], row["traceparent"]) == ("order.accepted.v1", trace)
     assert (row["correlation_id"], row["time"]) == (order.correlation_id, order.created_at)
-    assert json.loads(row["data"])["total"] == 2100
+    assert json.loads(row["data"])["total"] == {"amount": 2100, "currency": "USD"}
 
 
 async def test_an_order_needs_no_address(shop: Shop):
