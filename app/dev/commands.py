@@ -14,24 +14,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from app.dev.stack import background, joining, postgres, progress, report, stopping, temporal, valkey
 from app.dev.stack import status as stack_status
-from app.dev.stack.errors import FAILED, UNAVAILABLE, USAGE, StackError
+from app.dev.stack.errors import FAILED, UNAVAILABLE, StackError
 from app.dev.stack.folder import DEFAULT, DataFolder
 from app.dev.stack.progress import Notice, Tell
 from app.dev.stack.supervisor import Options, Supervisor
+from app.usage import Parser
 
 _PORT_MAX = 65535
-
-
-class _Parser(argparse.ArgumentParser):
-    """Wrong usage exits with 64, as everywhere in this program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
-        self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
 def up(argv: list[str]) -> int:
@@ -64,8 +57,8 @@ def status(argv: list[str]) -> int:
     return _run(lambda: _status(arguments))
 
 
-def _parser(name: str, about: str) -> _Parser:
-    parser = _Parser(prog=f"holdfast {name}", description=about)
+def _parser(name: str, about: str) -> Parser:
+    parser = Parser(prog=f"holdfast {name}", description=about)
     parser.add_argument("--data-dir", type=Path, default=DEFAULT, metavar="D", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

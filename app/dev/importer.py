@@ -11,7 +11,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import httpx
 import msgspec
@@ -28,6 +28,7 @@ from app.dev.importing.target import Target, find
 from app.dev.sandbox.audit import PaymentsAudit, audit_payments
 from app.dev.stack.errors import FAILED, USAGE, StackError
 from app.dev.stack.folder import DEFAULT
+from app.usage import Parser
 
 OPEN_MAX: Final = 64
 PATIENCE_S: Final = 120.0
@@ -64,14 +65,6 @@ class Outcome(msgspec.Struct, frozen=True):
         }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Wrong usage exits with 64, as everywhere in this program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
-        self.exit(USAGE, f"{self.prog}: {message}\n")
-
-
 def main(argv: list[str]) -> int:
     """Import a file; the exit code."""
     arguments = _parser().parse_args(argv)
@@ -104,8 +97,8 @@ def _fail(text: str, code: int) -> int:
     return code
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="holdfast import",
         description="Place a purchase log as orders, wait until they are settled, and print the audit.",
         epilog="A log has 4 columns (customer, date, number, dollars) or 5 (a second customer number before "

@@ -4,7 +4,6 @@ Goes through the same code as the API, so every price and every piece has its ev
 made: running it again, or dying in the middle and running it again, changes nothing that is there.
 """
 
-import argparse
 import asyncio
 import os
 import sys
@@ -19,6 +18,7 @@ from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.infra.postgres.catalogue import Adjustment, Cause, PostgresCatalogue
 from app.infra.postgres.intake import Request
 from app.infra.postgres.pool import Database
+from app.usage import Parser
 
 EXIT_UNREACHABLE: Final = 69
 KEY_VARIABLE: Final = "HOLDFAST_DEV_API_KEY"
@@ -82,7 +82,7 @@ async def _stock(catalogue: PostgresCatalogue, wanted: Adjustment) -> None:
 def main(argv: list[str]) -> int:
     """Seed the database that DATABASE_URL names."""
     about = f"Put the development catalogue, stock and API key ({KEY_VARIABLE}) in place."
-    argparse.ArgumentParser(prog="holdfast seed", description=about).parse_args(argv)
+    Parser(prog="holdfast seed", description=about).parse_args(argv)
     settings = config.load("tool")
     try:
         made = asyncio.run(seed(settings.database_url, os.environ.get(KEY_VARIABLE)))

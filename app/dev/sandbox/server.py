@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import uvloop
 
@@ -24,18 +24,11 @@ from app.dev.sandbox.control import Control, Delays
 from app.dev.sandbox.http import Connections, Reply, Request, Response
 from app.dev.sandbox.store import Store, StoreUnusable
 from app.infra.outbound import Outbound
+from app.usage import EXIT_USAGE, Parser
 
-EXIT_FAILED, EXIT_USAGE, EXIT_CONFIGURATION = 1, 64, 78
+EXIT_FAILED, EXIT_CONFIGURATION = 1, 78
 DRAIN_TIMEOUT_S = 3.0
 FORGET_EVERY_S = 3600.0
-
-
-class Parser(argparse.ArgumentParser):
-    """Wrong usage exits with 64, as everywhere in this program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
 def _options(argv: list[str]) -> argparse.Namespace:

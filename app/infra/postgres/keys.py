@@ -13,6 +13,7 @@ from app.domain.errors import Unavailable
 from app.domain.ids import NAME
 from app.infra.postgres.api_keys import SCOPES, SCOPES_OF_CUSTOMERS, ApiKeys, new_key
 from app.infra.postgres.pool import Database
+from app.usage import Parser
 
 EXIT_UNREACHABLE: Final = 69
 KEY_NAME_MAX: Final = 100
@@ -37,15 +38,42 @@ def _name(value: str) -> str:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="holdfast keys", description="API keys of the gateway.")
+_EPILOG: Final = f"""\
+options of create:
+  --name NAME          what the key is for (needed)
+  --scopes A,B,…       what it may do; without it all of these, or all that a customer's key makes sense with:
+                       {", ".join(SCOPES[:3])},
+                       {", ".join(SCOPES[3:])}
+  --customer ID        bind it to one customer: it orders for that one and sees nobody else's orders
+options of all three:
+  --json               answer in JSON
+
+DATABASE_URL names the database; ENVIRONMENT, where it is set, becomes part of a new key."""
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="holdfast keys",
+        description="API keys of the gateway.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create", help="make a key and print it, once")
     create.add_argument("--name", required=True, type=_name, help="what it is for")
     create.add_argument(
-        "--scopes", type=_scopes, help=f"comma list of {', '.join(SCOPES)} (default: all that make sense)"
+        "--scopes",
+        type=_scopes,
+        metavar="A,B,…",
+        help=f"what it may do: a comma list of {', '.join(SCOPES)} "
+        f"(default: all of them; with --customer: {', '.join(SCOPES_OF_CUSTOMERS)})",
     )
-    create.add_argument("--customer", type=_customer, help="bind it: it sees and orders for this one only")
+    create.add_argument(
+        "--customer",
+        type=_customer,
+        metavar="ID",
+        help="bind it to one customer: it orders for that one and sees nobody else's orders",
+    )
     listing = commands.add_parser("list", help="show all keys (never the keys themselves)")
     revoke = commands.add_parser("revoke", help="close a key for good; gateways notice within seconds")
     revoke.add_argument("id", help="the key's id (key_…)")

@@ -5,7 +5,6 @@ time do them. Files are numbered, never changed once released (their checksums a
 what older processes use; a later release contracts.
 """
 
-import argparse
 import asyncio
 import hashlib
 import sys
@@ -17,6 +16,7 @@ import asyncpg
 from app import config
 from app.domain.errors import Unavailable
 from app.infra.postgres.pool import unavailable_when_away
+from app.usage import Parser
 
 LOCK: Final = 0x686F6C64  # "hold": one number for everybody who migrates this database
 EXIT_UNREACHABLE: Final = 69
@@ -91,8 +91,7 @@ async def _connect(dsn: str) -> asyncpg.Connection:
 
 def main(argv: list[str]) -> int:
     """Migrate the database that DATABASE_URL names."""
-    parser = argparse.ArgumentParser(prog="holdfast migrate", description="Migrate the database.")
-    parser.parse_args(argv)
+    Parser(prog="holdfast migrate", description="Migrate the database.").parse_args(argv)
     settings = config.load("tool")
     try:
         done = asyncio.run(migrate(settings.database_url))

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from app.dev.seed import SEEDS, seed
+from app.infra.postgres.api_keys import SCOPES
 from tests.integration.gateway.process import ROOT
 from tests.integration.gateway.served import Gateway, problem
 
@@ -56,6 +57,8 @@ async def test_a_key_is_made_used_listed_and_revoked(gateway: Gateway, database_
         (["keys", "create", "--name", "x", "--scopes", "orders:all"], 64),
         (["keys", "create", "--name", "x", "--customer", "a b"], 64),
         (["keys", "create", "--name", "x\n"], 64),
+        (["migrate", "--nonsense"], 64),
+        (["seed", "--nonsense"], 64),
         (["keys", "--help"], 0),
         (["seed", "--help"], 0),
         (["keys", "list"], 69),
@@ -66,8 +69,16 @@ async def test_commands_say_what_is_wrong(arguments: list[str], code: int):
     """64 for wrong usage, 69 where PostgreSQL is not there, never a stack trace."""
     found, _, errors = await holdfast("postgresql://nobody:secret@127.0.0.1:1/none", *arguments)
     assert found == code
+    assert errors.count("\n") == (1 if code else 0)
     assert "Traceback" not in errors
     assert "secret" not in errors
+
+
+@pytest.mark.parametrize("arguments", [["keys"], ["keys", "create"]])
+async def test_the_help_of_keys_names_every_option(arguments: list[str]):
+    """What a key can be bound to is found without reading the manual."""
+    _, shown, _ = await holdfast("postgresql://127.0.0.1:1/none", *arguments, "--help")
+    assert {"--name", "--scopes", "--customer", "--json", *SCOPES} <= set(re.findall(r"[\w:-]+", shown))
 
 
 async def test_seeding_again_or_twice_at_once_changes_nothing(database_url: str):
