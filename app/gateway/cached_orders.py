@@ -78,7 +78,7 @@ class CachedOrders:
         except Unavailable:
             return None
         except RedisError as error:
-            log.warning("Redis did not give a document", error=str(error))
+            log.warning("document_not_read", error=str(error))
             return None
 
     async def _load(self, order_id: str) -> bytes:
@@ -105,4 +105,4 @@ class CachedOrders:
         except Unavailable:
             pass
         except RedisError as error:
-            log.warning("Redis did not take documents", error=str(error))
+            log.warning("documents_not_written", error=str(error))

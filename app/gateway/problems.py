@@ -68,10 +68,10 @@ def answer(call: Call, error: Exception) -> Reply:
         kind = BY_SLUG.get(refusal.code, BY_SLUG["not-now"])
         return reply(call, kind, refusal.detail, refusal.faults)
     if isinstance(error, Unavailable):
-        log.warning("answered that a service is unavailable", service=error.service, detail=str(error))
+        log.warning("service_unavailable", service=error.service, detail=str(error))
         detail = "The database does not answer." if error.service == "postgres" else "A service is missing."
         return reply(call, BY_SLUG["unavailable"], detail, headers=((b"retry-after", b"2"),))
-    log.error("a request failed", exc_info=error)
+    log.error("request_failed", exc_info=error)
     return reply(call, BY_SLUG["internal-error"], "It is on record under the correlation id.")
 
 

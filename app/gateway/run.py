@@ -1,7 +1,8 @@
 """The gateway as a process: builds everything, serves until SIGTERM, closes everything in reverse.
 
-It starts, and answers, whatever is dead around it: readiness says what it misses. If the process dies, what
-it had answered is in PostgreSQL, and what it had not is asked again by its callers, with their keys.
+It starts, and answers, whatever is dead around it: readiness and the log say what it misses. If the
+process dies, what it had answered is in PostgreSQL, and what it had not is asked again by its callers, with
+their keys.
 """
 
 import asyncio
@@ -32,8 +33,11 @@ from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.observability import logging, metrics
+from app.observability.health import Check
 
 EXIT_FAILED: Final = 1
+POSTGRES_TIMEOUT_S: Final = 3.0
+POSTGRES_PAUSE_S: Final = 1.0
 
 log = logging.logger("gateway")
 
@@ -60,7 +64,9 @@ async def _run(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         services = await build(settings, stack, stopping)
-        log.info("the gateway is up", port=settings.port)
+        asking = asyncio.create_task(tell_of_postgres(services.checks["postgres"]))
+        stack.push_async_callback(_cancel, asking)
+        log.info("started", port=settings.port)
         well = await serve(
             application(services),
             settings.listen_host,
@@ -69,8 +75,31 @@ async def _run(settings: Settings) -> int:
             drain=services.watch.let_go,
             shutdown_timeout_s=settings.shutdown_timeout_s,
         )
-        log.info("the gateway stops")
+        log.info("stopped", clean=well)
     return 0 if well else EXIT_FAILED
+
+
+async def tell_of_postgres(is_well: Check) -> None:
+    """Ask until PostgreSQL answers; say once that it does not, and once that it does after all."""
+    said = False
+    while True:
+        try:
+            async with asyncio.timeout(POSTGRES_TIMEOUT_S):
+                await is_well()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it keeps us from working
+            if not said:
+                log.warning("postgres_is_away", error=str(error) or type(error).__name__)
+                said = True
+            await asyncio.sleep(POSTGRES_PAUSE_S)
+            continue
+        if said:
+            log.info("postgres_is_back")
+        return
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Event) -> Services:

@@ -76,12 +76,12 @@ async def serve(
     await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         told.cancel()
-        log.error("the HTTP server ended by itself", exc_info=serving.exception())
+        log.error("http_server_ended", exc_info=serving.exception())
         return False
     server.stop()  # type: ignore[no-untyped-call]
     drain()
     _, held = await asyncio.wait((serving,), timeout=shutdown_timeout_s)
     if held:
-        log.warning("gave up waiting for requests that are still held", waited_s=shutdown_timeout_s)
+        log.warning("gave_up_on_held_requests", waited_s=shutdown_timeout_s)
         serving.cancel()
     return True

@@ -5,7 +5,10 @@ import json
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -38,6 +41,58 @@ async def test_it_starts_with_redis_dead_and_stops_when_told(database_url: str, 
     ]
     assert requests[0]["correlation_id"] == answer.json()["correlation_id"]
     assert requests[0]["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_started_before_postgres_it_says_so_and_says_when_it_is_there(
+    database_url: str, tmp_path: Path
+):
+    """One line each, however often it was asked; it lives and answers meanwhile."""
+    port = any_free()
+    there = urlsplit(database_url)
+    elsewhere = there._replace(netloc=f"{there.netloc.rpartition(':')[0]}:{port}").geturl()
+    async with running(any_free(), elsewhere, NOBODY, tmp_path, LOG_FORMAT="json") as gateway:
+
+        def said(event: str) -> list[dict[str, str]]:
+            lines = map(json.loads, gateway.log.read_text("utf-8").splitlines())
+            return [line for line in lines if line["event"] == event]
+
+        await until(lambda: said("postgres_is_away"))
+        assert (await gateway.client.get("/livez")).status_code == 200
+        assert (await gateway.client.get("/readyz")).status_code == 503
+        async with forwarding(port, there.hostname, there.port):
+            await until(lambda: said("postgres_is_back"))
+            assert (await gateway.client.get("/readyz")).status_code == 200
+            assert await gateway.stop() == 0
+        assert [line["level"] for line in said("postgres_is_away")] == ["warning"]
+        assert [line["level"] for line in said("postgres_is_back")] == ["info"]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def forwarding(port: int, host: str | None, to: int | None) -> AsyncIterator[None]:
+    """Let a server be reached at another port, inside the block."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, to)
+        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(connection, "127.0.0.1", port)
+    try:
+        yield
+    finally:
+        server.close()
 
 
 async def test_sigterm_finishes_what_is_held_and_takes_nothing_new(database_url: str, tmp_path: Path):
