@@ -9,6 +9,9 @@ import stripe
 from app.dev.sandbox.audit import audit_payments
 from tests.integration.sandbox.process import SandboxProcess, stripe_client
 
+# Stripe's own library hands its form to httpx in a way that httpx would rather not have.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning:httpx")
+
 CREATE = {
     "amount": 1467,
     "currency": "usd",
