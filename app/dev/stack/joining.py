@@ -73,17 +73,20 @@ async def _join(folder: DataFolder, options: Options, tell: Tell) -> dict[str, A
                 tell(
                     Notice(
                         progress.NOTE,
-                        text=f"Runs already, without {', '.join(found['missing'])}; starting that.",
+                        text=f"Runs already, without {_absent(found)}; starting that.",
                     )
                 )
             processes.send(written.supervisor, START_MISSING)
             asked_at = time.monotonic()
         if time.monotonic() > deadline:
-            missing = ", ".join(found["missing"])
             raise StackError(
-                f"The stack runs, but {missing} did not become ready; see the logs in {folder.logs}."
+                f"The stack runs, but {_absent(found)} did not become ready; see the logs in {folder.logs}."
             )
         await asyncio.sleep(_ASK_AGAIN_S)
+
+
+def _absent(found: dict[str, Any]) -> str:
+    return ", ".join([*found["missing"], *found["not_ready"]])
 
 
 def _port(found: dict[str, Any]) -> int:

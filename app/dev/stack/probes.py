@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import struct
 from collections.abc import Awaitable, Callable
 
@@ -43,6 +44,26 @@ async def http_serves(port: int, path: str, timeout_s: float = TIMEOUT_S) -> boo
     request = f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     status = await _ask(port, request.encode(), 12, timeout_s)
     return status.startswith(b"HTTP/1.") and status[9:12] == b"200"
+
+
+async def failing_checks(port: int, timeout_s: float = TIMEOUT_S) -> list[str] | None:
+    """What a mode's readiness finds failing (nothing: it is ready); None when there is no such answer."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(
+                    f"GET /readyz HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\n\r\n".encode()
+                )
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+        if head[9:12] == b"200":
+            return []
+        checks = json.loads(body)["checks"]
+        return [str(name) for name, found in checks.items() if found != "ok"]
+    except (OSError, TimeoutError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 async def redis_serves(port: int, timeout_s: float = TIMEOUT_S) -> bool:

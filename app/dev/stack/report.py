@@ -68,9 +68,31 @@ def status(document: dict[str, Any]) -> str:
     for name, address in addresses.items():
         pids = document[name]["pids"] if "pids" in document[name] else [document[name]["pid"]]
         pid = next((f"pid {pid}" for pid in pids if pid is not None), "-")
-        lines.append(f"  {name:<9} {pid:<12} {'does not serve' if name in document['missing'] else address}")
+        lines.append(f"  {name:<9} {pid:<12} {_condition(name, document) or address}")
     if document["state"] == "degraded":
-        lines.append(
-            "Start what is missing with: holdfast up --detach; logs are in the data folder, under logs/"
-        )
+        lines.append(_advice(document))
     return "\n".join(lines)
+
+
+def _condition(name: str, document: dict[str, Any]) -> str | None:
+    """What is wrong with a process; None when it serves."""
+    if name in document["missing"]:
+        return "does not serve"
+    waits_for = document["not_ready"].get(name)
+    return f"not ready (waits for {', '.join(waits_for)})" if waits_for else None
+
+
+def _advice(document: dict[str, Any]) -> str:
+    """What to do about a stack that is not whole."""
+    missing = document["missing"]
+    if "supervisor" in missing:
+        return (
+            "The supervisor is gone: nobody starts again what dies, and its guard may be stopping the rest.\n"
+            "Stop what is left with: holdfast down; stop it and start anew with: holdfast up --detach"
+        )
+    if missing:
+        return (
+            f"Start what is missing ({', '.join(missing)}) with: holdfast up --detach; "
+            "logs are in the data folder, under logs/"
+        )
+    return "What is not ready goes on by itself; logs are in the data folder, under logs/"

@@ -1,6 +1,7 @@
 """Owns the answer to `holdfast status`: what runs, asked of the processes themselves, not of a file alone.
 
-Guarantees: an answer within about 1.5 s, in the form of the contract (section 1.1). Reads only.
+Guarantees: an answer within about 1.5 s, in the form of the contract (section 1.1). Reads only. A mode that
+lives and waits for somebody else is told from one that is dead or does not answer.
 """
 
 from __future__ import annotations
@@ -14,37 +15,60 @@ from app.dev.stack.modes import MODES
 from app.dev.stack.temporal import NAMESPACE
 
 READY, STARTING, DEGRADED, STOPPED = "ready", "starting", "degraded", "stopped"
+SUPERVISOR = "supervisor"
 _PROBE_TIMEOUT_S = 1.2
 
 
 async def snapshot(folder: DataFolder) -> dict[str, Any]:
-    """The stack in this folder as the contract describes it, plus what does not serve (`missing`)."""
+    """The stack in this folder as the contract describes it, with two extensions.
+
+    `missing` names what is dead or does not answer (`supervisor` too); `not_ready` the modes that live and
+    wait, each with what it waits for.
+    """
     written = state.load(folder.state_file)
     if written is None or not written.supervised:
         pids = {one.name: one.identity.pid for one in leftovers.find(folder)}
-        return document(folder, DEGRADED if pids else STOPPED, pids)
+        if not pids:
+            return document(folder, STOPPED, pids)
+        wanted = written.services if written is not None else {}
+        missing = [SUPERVISOR, *(name for name in wanted if name not in pids)]
+        return document(folder, DEGRADED, pids) | {"missing": missing}
     pids = {name: identity.pid for name, identity in written.living().items()}
     if len(pids) < len(written.services):  # not written down, on a full disk for one
         pids |= {one.name: one.identity.pid for one in leftovers.find(folder, written.run)}
     known = ports.remembered(folder.ports_file)
-    answers = await asyncio.gather(*(_serves(name, known, pids) for name in written.services))
-    missing = [name for name, serves in zip(written.services, answers, strict=True) if not serves]
-    phases = {state.STARTING: STARTING, state.READY: DEGRADED if missing else READY}
-    return document(folder, phases.get(written.phase, DEGRADED), pids) | {"missing": missing}
+    answers = await asyncio.gather(*(_awaited(name, known, pids) for name in written.services))
+    found = dict(zip(written.services, answers, strict=True))
+    missing = [name for name, waits_for in found.items() if waits_for is None]
+    not_ready = {name: waits_for for name, waits_for in found.items() if waits_for}
+    phases = {state.STARTING: STARTING, state.READY: DEGRADED if missing or not_ready else READY}
+    extended = {"missing": missing, "not_ready": not_ready}
+    return document(folder, phases.get(written.phase, DEGRADED), pids) | extended
 
 
-async def _serves(name: str, known: dict[str, int], pids: dict[str, int]) -> bool:
-    """Whether this process lives and answers."""
+async def _awaited(name: str, known: dict[str, int], pids: dict[str, int]) -> list[str] | None:
+    """What this process waits for (nothing: it serves); None when it is dead or does not answer."""
     port = known.get("temporal_http" if name == "temporal" else name)
     if port is None or name not in pids:
-        return False
+        return None
+    if name in MODES:
+        lives, failing = await asyncio.gather(
+            probes.http_serves(port, "/livez", _PROBE_TIMEOUT_S),
+            probes.failing_checks(port, _PROBE_TIMEOUT_S),
+        )
+        return failing if failing is not None or not lives else ["an answer"]
+    return [] if await _serves(name, port) else None
+
+
+async def _serves(name: str, port: int) -> bool:
+    """Whether a server or the sandbox answers."""
     if name == "postgres":
         return await probes.postgres_serves(port, postgres.USER, postgres.DATABASE, _PROBE_TIMEOUT_S)
     if name == "redis":
         return await probes.redis_serves(port, _PROBE_TIMEOUT_S)
     if name == "temporal":
         return await probes.temporal_serves(port, NAMESPACE, _PROBE_TIMEOUT_S)
-    return await probes.http_serves(port, "/livez" if name == "sandbox" else "/readyz", _PROBE_TIMEOUT_S)
+    return await probes.http_serves(port, "/livez", _PROBE_TIMEOUT_S)
 
 
 def document(folder: DataFolder, found: str, pids: dict[str, int] | None = None) -> dict[str, Any]:
@@ -81,4 +105,5 @@ def document(folder: DataFolder, found: str, pids: dict[str, int] | None = None)
         },
         "sandbox": {"url": address("sandbox", "http://"), "pid": pids.get("sandbox")},
         "missing": [],
+        "not_ready": {},
     }

@@ -112,7 +112,9 @@ def test_what_a_killed_supervisor_and_guard_left_is_cleared(stack: Stack, remedy
     assert guard is not None
     os.kill(guard, signal.SIGKILL)
     stack.kill(stack.supervisor())
-    assert stack.status()["state"] == "degraded"
+    found = stack.status()
+    assert (found["state"], found["missing"]) == ("degraded", ["supervisor"])
+    assert "The supervisor is gone" in stack.run("status").stdout
     stack.folder.state_file.unlink()
     done = stack.run(remedy, *(["--detach"] if remedy == "up" else []))
     assert done.returncode == 0, done.stderr
