@@ -1,6 +1,6 @@
 """Examples for the OpenAPI document, made by the code that makes the real thing, so that they cannot lag."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -9,23 +9,27 @@ from msgspec.structs import replace
 
 from app.contracts import streams
 from app.contracts.documents import OrderDocument, Page, document, rfc3339
+from app.domain import events
 from app.domain.catalogue import Product, SkuStock, WarehouseStock
 from app.domain.chain import chain
 from app.domain.commands import PlaceOrder, WantedLine
 from app.domain.errors import Refusal
+from app.domain.fulfilment import FulfilmentLine, FulfilmentPlan
 from app.domain.ids import order_id
 from app.domain.money import Money
+from app.domain.order import Order, evolve
 from app.domain.place import place
 from app.gateway import messages
 from app.gateway.health import Health
 
 _AT: Final = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+_STEP: Final = timedelta(milliseconds=120)
 _PRODUCT: Final = Product("tea-earl-grey", "Earl Grey, 100 g", Money(1467, "USD"), 40)
 _CORRELATION: Final = "checkout-7f3a"
 _COMMAND: Final = PlaceOrder("cust-1042", "USD", (WantedLine(_PRODUCT.sku, 2),), "pm_card_visa", 2934)
 
 
-def _order() -> tuple[OrderDocument, streams.Envelope]:
+def _accepted() -> tuple[Order, streams.Envelope]:
     identity = order_id(int(_AT.timestamp() * 1000), bytes(range(10)))
     placed = place(_COMMAND, identity, {_PRODUCT.sku: _PRODUCT}, _CORRELATION, _AT)
     assert not isinstance(placed, Refusal)
@@ -41,11 +45,30 @@ def _order() -> tuple[OrderDocument, streams.Envelope]:
         correlationid=_CORRELATION,
         data=msgspec.Raw(linked.data.encode()),
     )
-    return document(replace(order, metadata={"cart": "c-77"})), envelope
+    return replace(order, metadata={"cart": "c-77"}), envelope
 
 
-_ORDER, _EVENT = _order()
+def _confirmed(order: Order) -> Order:
+    """The order after its stock was reserved, its payment authorized and its one parcel booked."""
+    lines = tuple(FulfilmentLine(line.sku, line.quantity) for line in order.lines)
+    parcel = FulfilmentPlan(f"ful_{order.id.removeprefix('ord_')}_1", "east", lines)
+    steps: tuple[events.OrderEvent, ...] = (
+        events.InventoryReserved((parcel,)),
+        events.PaymentAuthorized("pi_3SxQ7b", Money(order.total, order.currency)),
+        events.ShipmentBooked(parcel.id, "shp_81fe", "TRK1"),
+        events.OrderConfirmed(),
+    )
+    for number, step in enumerate(steps, 1):
+        order = evolve(order, step, _AT + number * _STEP)
+    return order
+
+
+_ORDER, _EVENT = _accepted()
+_CONFIRMED: Final = _confirmed(_ORDER)
 ORDER_ID: Final = _ORDER.id
+ACCEPTED: Final = document(_ORDER)
+CONFIRMED: Final = document(_CONFIRMED)
+CANCELLING: Final = document(evolve(_CONFIRMED, events.OrderCancelling(), _AT + 10 * _STEP))
 _PRODUCT_DOCUMENT: Final = messages.product_document(_PRODUCT)
 _STOCK: Final = messages.stock_document(
     SkuStock(_PRODUCT.sku, (WarehouseStock("east", 25, 2), WarehouseStock("west", 17, 0)))
@@ -71,8 +94,8 @@ EXAMPLES: Final = MappingProxyType(
         messages.CarrierAnswer: messages.CarrierAnswer("recorded", "The delivery is on record."),
         messages.ProductDocument: _PRODUCT_DOCUMENT,
         messages.StockDocument: _STOCK,
-        OrderDocument: _ORDER,
-        Page[OrderDocument]: Page([_ORDER], None),
+        OrderDocument: CONFIRMED,
+        Page[OrderDocument]: Page([CONFIRMED], None),
         Page[streams.Envelope]: Page([_EVENT], None),
         Page[messages.ProductDocument]: Page([_PRODUCT_DOCUMENT], None),
         Page[messages.StockDocument]: Page([_STOCK], None),
@@ -84,10 +107,15 @@ EXAMPLES: Final = MappingProxyType(
 
 def example_of(kind: Any) -> Any:  # noqa: ANN401 - plain JSON
     """The example of a type, as plain JSON without the fields that are not said."""
-    shown = msgspec.json.decode(msgspec.json.encode(EXAMPLES[kind]))
+    shown = plain(EXAMPLES[kind])
     if kind.__name__.endswith("Body"):
         return _said(shown)
     return shown
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """A document as plain JSON."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _said(value: Any) -> Any:  # noqa: ANN401

@@ -8,11 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
+from app.contracts.documents import OrderDocument, Page
+from app.contracts.streams import Envelope
 from app.domain.events import OrderEvent
 from app.domain.fulfilment import FulfilmentStatus
 from app.domain.order import Status
 from app.domain.payment import PaymentStatus
-from app.gateway.examples import example_of
+from app.gateway import messages
+from app.gateway.examples import example_of, plain
+from app.gateway.health import Health
 from app.gateway.problem_kinds import BY_SLUG
 from app.gateway.problems import MEDIA, Problem
 from app.gateway.routes import Route
@@ -167,25 +171,38 @@ def _responses(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
 
 def _good(route: Route, status: int, kind: Any, schema_of: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
     headers = ["X-Request-ID", "X-Correlation-ID"]
-    headers += ["Location"] if status in {201, 202} else []
-    headers += ["ETag"] if route.path == "/v1/orders/{order_id}" else []
+    headers += route.sends.get(status, ())
     headers += ["Idempotent-Replayed"] if route.keyed else []
     headers += ["Preference-Applied"] if any(given.name == "Prefer" for given in route.parameters) else []
-    response: dict[str, Any] = {"description": _SAID.get(status, "Done."), "headers": _references(headers)}
+    said = route.says.get(status) or _SAID.get(status) or _GIVEN[kind]
+    response: dict[str, Any] = {"description": said, "headers": _references(headers)}
     if isinstance(kind, str):
         response["content"] = {kind: {"schema": {"type": "string"} if kind.startswith("text/") else {}}}
     elif kind is not None:
-        content = {"schema": schema_of[repr(kind)], "example": example_of(kind)}
+        example = plain(route.shows[status]) if status in route.shows else example_of(kind)
+        content = {"schema": schema_of[repr(kind)], "example": example}
         response["content"] = {"application/json": content}
     return response
 
 
 _SAID: Final = {
-    200: "Done.",
-    201: "Made.",
-    202: "Accepted, and durable; the rest follows by itself.",
+    201: "It was new, and is made.",
     304: "The caller has it already.",
-    503: "Not now.",
+    503: "Not now: a check fails.",
+}
+_GIVEN: Final = {
+    OrderDocument: "The order as it is now.",
+    Page[OrderDocument]: "One page of orders.",
+    Page[Envelope]: "One page of the order's events, the oldest first.",
+    messages.ProductDocument: "The product as it is now.",
+    Page[messages.ProductDocument]: "One page of products.",
+    messages.StockDocument: "The stock of the SKU, in each warehouse.",
+    Page[messages.StockDocument]: "One page of stock.",
+    messages.CarrierAnswer: "The report was taken; it need not be repeated.",
+    Health: "All is well.",
+    "text/plain": "The metrics, in Prometheus' text format.",
+    "application/json": "The document.",
+    "text/html": "The page.",
 }
 
 

@@ -12,7 +12,7 @@ import msgspec
 from app.contracts.documents import OrderDocument, Page
 from app.contracts.streams import Envelope
 from app.domain.order import Status
-from app.gateway import carrier, health, inventory, messages, order_reads, orders, pages, products
+from app.gateway import carrier, examples, health, inventory, messages, order_reads, orders, pages, products
 from app.gateway.exchange import Call, Reply
 from app.gateway.parameters import LIMIT_DEFAULT, LIMIT_MAX
 from app.gateway.services import Services
@@ -35,7 +35,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
     `scope` is what the API key must allow (None: no key is asked for); `gives` maps each good status to the
-    type of its document (a text: that media type; None: no body); `keyed` asks for an Idempotency-Key.
+    type of its document (a text: that media type; None: no body); `keyed` asks for an Idempotency-Key. Where
+    a status has more to it than its kind of document: `says` in words, `shows` an example, `sends` headers.
     """
 
     method: str
@@ -49,6 +50,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     body_optional: bool = False
     keyed: bool = False
     gives: Mapping[int, Any]
+    says: Mapping[int, str] = {}
+    shows: Mapping[int, Any] = {}
+    sends: Mapping[int, tuple[str, ...]] = {}
     refuses: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     is_probe: bool = False
@@ -120,6 +124,13 @@ ORDERS: Final = (
         about="Answers 202 as soon as the order is durable; reserving, paying and shipping follow by "
         "themselves. With `Prefer: wait=N` it answers 200 once the order is confirmed or final.",
         takes=messages.OrderBody, keyed=True, gives={202: OrderDocument, 200: OrderDocument},
+        says={
+            202: "The order is durable: it will reach an end. Also the answer when the wait was over first, "
+            "and to a repetition of a key.",
+            200: "The order within the wait: `confirmed`, further on, or final (`rejected`, `cancelled`).",
+        },
+        shows={202: examples.ACCEPTED, 200: examples.CONFIRMED},
+        sends={202: ("Location",), 200: ("Location", "ETag")},
         refuses=("price-changed", "sold-out"), parameters=(_PREFER,),
     ),
     Route(
@@ -130,6 +141,7 @@ ORDERS: Final = (
     Route(
         method="GET", path="/v1/orders/{order_id}", run=order_reads.get_order, tag="orders",
         scope="orders:read", summary="Read an order", gives={200: OrderDocument, 304: None},
+        sends={200: ("ETag",), 304: ("ETag",)},
         refuses=("not-found",),
         parameters=(_ORDER_ID, _IF_NONE_MATCH),
     ),
@@ -143,6 +155,8 @@ ORDERS: Final = (
         scope="orders:write", summary="Cancel an order",
         about="Answers with the order, `cancelling` or `cancelled`. Cancelling again is nothing new.",
         takes=messages.CancelBody, body_optional=True, keyed=True, gives={200: OrderDocument},
+        says={200: "The order, `cancelling` (what was done for it is being undone) or `cancelled` already."},
+        shows={200: examples.CANCELLING},
         refuses=("not-found", "too-late", "not-cancellable"), parameters=(_ORDER_ID,),
     ),
 )  # fmt: skip
@@ -164,6 +178,7 @@ CATALOGUE: Final = (
         scope="products:write", summary="Make or change a product",
         about="A new or changed price is an event; orders that were accepted keep the price they were given.",
         takes=messages.ProductBody, gives={200: messages.ProductDocument, 201: messages.ProductDocument},
+        sends={201: ("Location",)},
         parameters=(_SKU,),
     ),
     Route(

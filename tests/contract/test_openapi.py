@@ -88,6 +88,26 @@ def test_the_data_of_every_event_of_an_order_is_described():
     assert schemas["PaymentCaptured"]["properties"]["amount"] == money
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "shown", "headers"),
+    [
+        ("/v1/orders", "202", "accepted", {"Location", "Preference-Applied", "Idempotent-Replayed"}),
+        ("/v1/orders", "200", "confirmed", {"Location", "ETag", "Preference-Applied", "Idempotent-Replayed"}),
+        ("/v1/orders/{order_id}/cancel", "200", "cancelling", {"Idempotent-Replayed"}),
+    ],
+)
+def test_answers_about_orders_show_what_they_mean(path: str, status: str, shown: str, headers: set[str]):
+    """The example has the status that the answer is given for, and every header is named."""
+    answer = DOCUMENT["paths"][path]["post"]["responses"][status]
+    example = answer["content"]["application/json"]["example"]
+    assert example["status"] == shown
+    assert set(answer["headers"]) == {"X-Request-ID", "X-Correlation-ID", *headers}
+    if shown == "confirmed":
+        assert example["version"] == 5
+        assert example["payment"]["authorized"] == example["totals"]["total"]
+        assert [parcel["status"] for parcel in example["fulfilments"]] == ["booked"]
+
+
 def test_every_problem_can_happen():
     """A problem that no route answers is a leftover (the router's own two are everywhere)."""
     answered = {slug for route in ROUTES for slug in route.problems}
