@@ -21,6 +21,7 @@ from app.domain.payment import PaymentStatus
 TOO_LATE: Final = "too-late"
 CANCELLING: Final = "cancelling"
 NOT_CANCELLABLE: Final = "not-cancellable"
+UNSETTLED: Final = "unsettled"
 
 
 def decide(order: Order, command: c.Command) -> Decision:
@@ -228,7 +229,7 @@ def _unless_undoing(order: Order) -> Refusal | None:
 
 def _unless_settled(order: Order) -> Refusal | None:
     """A refusal while anything is held, or may be: final means settled."""
-    return Refusal("unsettled", "Stock, money or a parcel is still held.") if order.holds_anything else None
+    return Refusal(UNSETTLED, "Stock, money or a parcel is still held.") if order.holds_anything else None
 
 
 def _not_now(order: Order) -> Refusal:

@@ -9,6 +9,7 @@ import asyncio
 import random
 from typing import Final
 
+import msgspec
 from redis.exceptions import RedisError
 
 from app.contracts.documents import encode_order
@@ -27,6 +28,19 @@ WAITING_MAX: Final = 1_000
 BATCH_MAX: Final = 100
 
 log = logger("documents")
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The few fields of a document that decide who may see it and what its tag is."""
+
+    id: str
+    customer_id: str
+    version: int
+    waiting_on: str | None
+
+
+HEAD: Final = msgspec.json.Decoder(Head)
+"""Reads a document's head, and whether the rest is JSON at all."""
 
 
 class CachedOrders:
@@ -74,12 +88,16 @@ class CachedOrders:
 
     async def _cached(self, order_id: str) -> bytes | None:
         try:
-            return await self._documents.get(order_id)
+            stored = await self._documents.get(order_id)
+            if stored is None or _is_of(order_id, stored):
+                return stored
+            log.warning("document_not_ours", order_id=order_id)
+            await self._documents.forget(order_id)
         except Unavailable:
-            return None
+            pass
         except RedisError as error:
             log.warning("document_not_read", error=str(error))
-            return None
+        return None
 
     async def _load(self, order_id: str) -> bytes:
         """From PostgreSQL: one flight for all who want the same order at the same time."""
@@ -106,3 +124,11 @@ class CachedOrders:
             pass
         except RedisError as error:
             log.warning("documents_not_written", error=str(error))
+
+
+def _is_of(order_id: str, stored: bytes) -> bool:
+    """Whether this is a document of that order. Redis is not believed: anybody may have written there."""
+    try:
+        return HEAD.decode(stored).id == order_id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

@@ -8,6 +8,7 @@ from app.contracts import streams
 from app.contracts.documents import OrderDocument, Page, document, etag, rfc3339
 from app.domain.ids import NAME, ORDER_ID
 from app.domain.order import Status
+from app.gateway.cached_orders import HEAD
 from app.gateway.deadlines import within
 from app.gateway.exchange import Call, Reply
 from app.gateway.parameters import cursor_of, encode_cursor, limit_of, query, time_of
@@ -20,15 +21,6 @@ READ_DEADLINE_S: Final = 2.5
 SEQUENCE_DIGITS_MAX: Final = 9
 
 
-class _Head(msgspec.Struct, frozen=True):
-    """The few fields of a document that decide who may see it and what its tag is."""
-
-    customer_id: str
-    version: int
-    waiting_on: str | None
-
-
-_head_decoder: Final = msgspec.json.Decoder(_Head)
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -41,7 +33,7 @@ async def get_order(services: Services, call: Call) -> Reply:
         body = await services.cached.read(identity)
     except LookupError:
         raise not_found("such order") from None
-    head = _head_decoder.decode(body)
+    head = HEAD.decode(body)
     if not _may_see(call.caller, head.customer_id):
         raise not_found("such order")
     tag = etag(head.version, head.waiting_on)

@@ -16,6 +16,7 @@ from app.gateway.exchange import Call
 from app.gateway.problems import ProblemError, wrong_parameter
 
 LIMIT_MAX: Final = 200
+LIMIT_DIGITS: Final = 3
 LIMIT_DEFAULT: Final = 50
 
 _CURSOR_CHARACTERS_MAX: Final = 200
@@ -43,7 +44,8 @@ def query(call: Call, *names: str) -> dict[str, str]:
 def limit_of(given: dict[str, str]) -> int:
     """How many items one page holds."""
     text = given.get("limit", str(LIMIT_DEFAULT))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= LIMIT_MAX:
+    is_number = text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS
+    if not is_number or not 1 <= int(text) <= LIMIT_MAX:
         raise wrong_parameter("limit", f"It has to be a whole number from 1 to {LIMIT_MAX}.")
     return int(text)
 

@@ -21,7 +21,7 @@ from temporalio.service import RPCError
 
 from app.contracts import temporal as t
 from app.domain.errors import Unavailable
-from app.domain.order import Status
+from app.domain.order import FINAL, Status
 from app.infra.postgres.workflow_outbox import Call, OpenOrder, WorkflowOutbox
 from app.observability.logging import logger
 from app.workers import policies
@@ -106,8 +106,10 @@ class Starter:
         begun = await self._start(call, WorkflowIDReusePolicy.REJECT_DUPLICATE, **kind)
         ids = {"order_id": call.order_id, "correlation_id": call.correlation_id}
         log.info("workflow_told" if begun else "workflow_had_ended", kind=call.kind, **ids)
+        if not begun and call.status not in FINAL:  # somebody ended it: nobody would carry the order on
+            await self.revive(call)
 
-    async def revive(self, order: OpenOrder) -> None:
+    async def revive(self, order: Call | OpenOrder) -> None:
         """Start an order's workflow unless it runs; one that failed or was terminated is started again."""
         kind = {"start_signal": t.SIGNAL_CANCEL} if order.status == Status.CANCELLING else {}
         if not await self._start(order, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, **kind):

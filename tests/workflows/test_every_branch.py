@@ -95,7 +95,10 @@ async def test_a_workflow_begun_anew_walks_over_what_is_done(world: World) -> No
     assert world.order(order_id).status == "completed"
 
 
-async def test_a_workflow_begun_anew_undoes_what_its_earlier_life_did(world: World) -> None:
+@pytest.mark.parametrize("signal", [None, t.SIGNAL_CANCEL])
+async def test_a_workflow_begun_anew_undoes_what_its_earlier_life_did(
+    world: World, signal: str | None
+) -> None:
     """Temporal lost everything while a paid and booked order was cancelled: nothing of it stays held."""
     world.carrier.is_down = True
     order_id = await world.start("tea")
@@ -108,6 +111,7 @@ async def test_a_workflow_begun_anew_undoes_what_its_earlier_life_did(world: Wor
         t.OrderInput(order_id, "customer", "correlation"),
         id=t.workflow_id(order_id),
         task_queue=t.QUEUE_ORDERS,
+        start_signal=signal,
     )
     assert await world.ends(order_id) == "cancelled"
     assert world.order(order_id).payment.status is PaymentStatus.VOIDED

@@ -118,8 +118,9 @@ class StripePayments:
         try:
             return _read(await self._post("/v1/payment_intents", parameters, key))
         except stripe.InvalidRequestError as error:
-            if error.param == "payment_method":
-                message = error.user_message or "There is no such payment method."
+            # What was asked can never be paid like this: an amount below the provider's minimum, say.
+            if error.param in {"payment_method", "amount", "currency"}:
+                message = error.user_message or "The provider cannot take this payment."
                 raise Declined(error.code or "invalid_payment_method", None, message) from error
             raise _translated(error) from error
 

@@ -17,12 +17,16 @@ SQL: Final = statements("workflow_outbox")
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One thing to tell: `kind` is `start`, `cancel` or `delivered` (then `detail` is the fulfilment)."""
+    """One thing to tell: `kind` is `start`, `cancel` or `delivered` (then `detail` is the fulfilment).
+
+    `status` is the order's when the call was claimed.
+    """
 
     id: int
     order_id: str
     kind: str
     detail: str | None
+    status: str
     customer_id: str
     correlation_id: str
 

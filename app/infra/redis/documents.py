@@ -40,6 +40,11 @@ class Documents:
             stored = await self._clients.reads.get(order_document(self._environment, order_id))
         return stored.partition(b"\n")[2] if isinstance(stored, bytes) else None
 
+    async def forget(self, order_id: str) -> None:
+        """Remove whatever is kept as an order's document."""
+        async with self._clients.bounded():
+            await self._clients.writes.delete(order_document(self._environment, order_id))
+
     async def put(self, order: Order) -> None:
         """Put an order's document, unless a newer one is there."""
         await self.put_all((order,))

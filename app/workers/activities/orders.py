@@ -4,6 +4,7 @@ from temporalio import activity
 
 from app.contracts import temporal as t
 from app.domain.commands import CancelOrder, CloseOrder
+from app.domain.decide import UNSETTLED
 from app.domain.errors import Refusal
 from app.domain.ports import Orders
 from app.observability.logging import bind_correlation
@@ -26,8 +27,12 @@ class OrderActivities:
 
     @activity.defn(name=t.CLOSE_ORDER)
     async def close_order(self, step: t.Step) -> t.Progress:
-        """Everything is undone: say that it is cancelled, or rejected and why."""
-        return progress(granted(await self._orders.record(begin(step), CloseOrder(step.reason))))
+        """Say that it is cancelled, or rejected and why; its status says whether something is still held."""
+        order_id = begin(step)
+        answer = await self._orders.record(order_id, CloseOrder(step.reason))
+        if isinstance(answer, Refusal) and answer.code == UNSETTLED:
+            return progress(await self._orders.load(order_id))
+        return progress(granted(answer))
 
     @activity.defn(name=t.SET_WAITING)
     async def set_waiting(self, waiting: t.Waiting) -> bool:

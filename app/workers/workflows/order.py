@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
 STATUS = SearchAttributeKey.for_keyword("OrderStatus")
 WAITING_ON = SearchAttributeKey.for_keyword("WaitingOn")
 OPERATOR = "operator"
+EVERYTHING = [t.RELEASE_STOCK, t.VOID_PAYMENT, t.CANCEL_SHIPMENTS]
 
 
 class Stopped(Exception):
@@ -57,15 +58,18 @@ class OrderWorkflow:
         """Carry the order to its end; its final status."""
         watch = asyncio.create_task(self._watch())
         carried = asyncio.create_task(self._carry())
+        cancelling: asyncio.Task[None] | None = None
         try:
-            await asyncio.shield(carried)
-        except asyncio.CancelledError:
-            # Somebody cancelled the workflow, not the order: cancel the order, if it is not too late.
-            await self._cancel_order()
-            await carried
+            while not carried.done():
+                try:
+                    await asyncio.shield(carried)
+                except asyncio.CancelledError:
+                    # Somebody cancelled the workflow, not the order: cancel the order, if it is not too late.
+                    cancelling = cancelling or asyncio.create_task(self._cancel_order())
         finally:
             watch.cancel()
             await workflow.wait([watch])  # nothing may follow the workflow's end
+        carried.result()
         self._show()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._progress.status
@@ -83,8 +87,6 @@ class OrderWorkflow:
             await self._forward(t.RELEASE_SHIPMENTS)  # dispatched: there is no way back
             self._stop_unless_dispatched()
         except Stopped as stopped:
-            if undo == [t.RELEASE_STOCK] and self._progress.status == Status.CANCELLING:
-                undo += [t.VOID_PAYMENT, t.CANCEL_SHIPMENTS]  # what an earlier life of this workflow did
             await self._undo(undo, stopped.reason)
             return
         if self._progress.to_pay:
@@ -97,12 +99,18 @@ class OrderWorkflow:
             raise Stopped(Reason("given_up", "The order was being given up before its workflow began anew."))
 
     async def _undo(self, undo: list[str], reason: Reason | None) -> None:
-        """Undo what was or may have been done, last first, then close the order."""
-        if self._progress.status in FINAL:  # rejected on the spot: nothing was done
-            return
-        for step in reversed(undo):
-            await self._do(step)
-        await self._do(t.CLOSE_ORDER, reason)
+        """Undo what was or may have been done, last first, then close the order.
+
+        An order that cannot be closed then holds what an earlier life of this workflow did (Temporal lost it,
+        or somebody ended it): everything is undone.
+        """
+        while self._progress.status not in FINAL:  # an order may be rejected on the spot: nothing was done
+            for step in reversed(undo):
+                await self._do(step)
+            await self._do(t.CLOSE_ORDER, reason)
+            if undo == EVERYTHING and self._progress.status not in FINAL:
+                await self._call_operator(t.CLOSE_ORDER, "something is still held", may_stop=False)
+            undo = EVERYTHING
 
     async def _follow_parcels(self) -> None:
         """Wait until the carrier has delivered everything; ask it when it has been silent for long."""
@@ -144,7 +152,7 @@ class OrderWorkflow:
             except ActivityError as error:
                 if may_stop and self._cancel_requested and is_cancelled_exception(error):
                     raise Stopped(None) from None
-                await self._call_operator(step, error, may_stop=may_stop)
+                await self._call_operator(step, str(error.cause or error), may_stop=may_stop)
             finally:
                 self._running = None
                 self._step = None
@@ -167,10 +175,10 @@ class OrderWorkflow:
         self._steps += 1
         self._step_began = workflow.time()
 
-    async def _call_operator(self, step: str, error: ActivityError, *, may_stop: bool) -> None:
+    async def _call_operator(self, step: str, error: str, *, may_stop: bool) -> None:
         """A step failed for good: say so, and wait until somebody has mended it (signal `retry`)."""
         self._retry_requested = False
-        alert = t.Alert(self._order.order_id, self._order.correlation_id, step, str(error.cause or error))
+        alert = t.Alert(self._order.order_id, self._order.correlation_id, step, error)
         alarm = workflow.start_activity(
             t.ALERT_OPERATOR,
             alert,

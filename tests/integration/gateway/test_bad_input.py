@@ -242,6 +242,8 @@ async def test_what_is_not_there_is_not_found(shared_gateway: Gateway, path: str
     [
         ("limit=0", "limit"),
         ("limit=201", "limit"),
+        ("limit=0000000001000", "limit"),
+        ("limit=1" + "9" * 5000, "limit"),
         ("limit=-1", "limit"),
         ("limit=1.0", "limit"),
         ("limit=", "limit"),

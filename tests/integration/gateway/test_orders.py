@@ -6,7 +6,9 @@ import json
 import re
 
 import pytest
+import redis.asyncio
 
+from app.contracts.streams import order_document
 from app.domain.commands import RecordReservation, ReleaseOrder
 from app.domain.decide import decide
 from tests.integration.gateway.lifecycle import confirm, dispatch
@@ -332,3 +334,23 @@ async def test_many_may_wait_at_once_and_ask_seldom(gateway: Gateway, monkeypatc
     assert {answer.status_code for answer in answers} == {202}
     assert len(asked) < 300
     assert sum(asked) > 400
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        b"9 9\n{not json",
+        b"99 99\n{}",
+        b"\n\xff\xfe",
+        b'99 99\n{"id":"ord_00000000000000000000000000","customer_id":"x","version":9,"waiting_on":null}',
+    ],
+)
+async def test_redis_is_not_believed(gateway: Gateway, redis_url: str, planted: bytes):
+    """Whatever somebody wrote there as an order's document, readers see the order."""
+    order = (await gateway.place()).copy()
+    async with redis.asyncio.from_url(redis_url) as client:
+        await client.set(order_document("dev", order["id"]), planted)
+        for _ in range(10):
+            answer = await gateway.client.get(f"/v1/orders/{order['id']}")
+            assert answer.status_code == 200
+            assert answer.json()["id"] == order["id"]

@@ -123,20 +123,24 @@ async def test_a_cancellation_that_overtakes_the_start_starts_the_workflow(
     assert await _signals(client, order.id) == [t.SIGNAL_CANCEL]
 
 
-async def test_a_call_to_a_workflow_that_has_ended_is_over(
-    database: Database, client: Client, starter: Starter
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_call_to_a_workflow_that_has_ended_begins_it_anew_while_its_order_is_open(
+    database: Database, client: Client, starter: Starter, is_open: bool
 ) -> None:
-    """Nothing is started a second time for an order whose workflow has ended."""
+    """Somebody ended it by hand: an open order is carried on, a final one is left alone."""
     order = await accept(database)
     await starter.tell()
     handle = client.get_workflow_handle(t.workflow_id(order.id))
     await handle.terminate()
+    if not is_open:
+        await database.execute("UPDATE orders SET status = 'completed'")
     await database.execute(
         "INSERT INTO workflow_outbox (order_id, kind, detail) VALUES ($1, 'delivered', 'ful_x')", order.id
     )
     assert await starter.tell() == 1
     assert await _rows(database) == 0
-    assert (await handle.describe()).status is WorkflowExecutionStatus.TERMINATED
+    ended = WorkflowExecutionStatus.RUNNING if is_open else WorkflowExecutionStatus.TERMINATED
+    assert (await handle.describe()).status is ended
 
 
 async def test_an_open_order_that_nobody_carries_is_started_again(

@@ -4,7 +4,7 @@ FROM orders
 WHERE workflow_outbox.order_id = orders.id AND workflow_outbox.id IN (
     SELECT id FROM workflow_outbox WHERE claimed_until < now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
 )
-RETURNING workflow_outbox.id, order_id, kind, detail, customer_id, orders.correlation_id;
+RETURNING workflow_outbox.id, order_id, kind, detail, orders.status, customer_id, orders.correlation_id;
 
 -- done: calls that Temporal has answered
 DELETE FROM workflow_outbox WHERE id = ANY ($1::bigint[]);
