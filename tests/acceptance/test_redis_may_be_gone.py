@@ -40,6 +40,8 @@ async def test_orders_complete_without_any_redis(tmp_path: Path) -> None:
         assert await shop.audit() == {"completed": 10}
         status = await stack.status()
         assert status["state"] == "degraded"
+        assert status["missing"] == ["redis"]
+        assert status["not_ready"] == {"consumer": ["redis"]}, "it lives and waits; the others need no Redis"
         assert (await shop.http.get("/readyz")).status_code == 200, "the gateway is ready without Redis"
         await shop.close()
     finally:
