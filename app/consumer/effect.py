@@ -66,7 +66,9 @@ class Effect:
                 await effects.set_marks({event.subject: event.sequence for event in fresh})
             await effects.add_to_summary(changes.days)
         for event in fresh:
-            log.info(
+            # What became of the order is worth a line; what led to it is there for whoever looks closer.
+            say = log.info if event.type.startswith("order.") else log.debug
+            say(
                 "event_applied",
                 group=self._group.name,
                 type=event.type,

@@ -18,6 +18,8 @@ from app.observability.logging import logger
 
 _QUIET_S: Final = 30.0
 """A connection that said nothing for this long is asked whether it is alive."""
+_GAP_S: Final = 0.01
+"""At least so much time passes between two hints of one process; the first goes at once."""
 _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 2.0
 
@@ -112,3 +114,6 @@ class Hints:
                 async with self._clients.bounded():
                     for channel in channels:
                         await self._clients.writes.publish(channel, b"")
+            await asyncio.sleep(
+                _GAP_S
+            )  # what is hinted at meanwhile is one hint: each costs the listener a look
