@@ -49,10 +49,15 @@ class Patience:
         self._said = None
 
 
-async def for_ever(part: str, work: Callable[[Patience], Awaitable[None]]) -> None:
-    """Run `work` again and again, whatever it raises, until cancelled. It calls `well` when it is."""
+async def for_ever(
+    part: str, work: Callable[[Patience], Awaitable[None]], stop: asyncio.Event | None = None
+) -> None:
+    """Run `work` again and again, whatever it raises, until cancelled. It calls `well` when it is.
+
+    `stop` ends it where the cancellation got lost in `work`.
+    """
     patience = Patience(part)
-    while True:
+    while stop is None or not stop.is_set():
         try:
             await work(patience)
         except Exception as error:  # noqa: BLE001 - said aloud by `delay_s`

@@ -1,8 +1,9 @@
 """The reader: takes entries from all shards as one consumer of a group, and acknowledges after the effect.
 
 What it reads is pending until then; what another consumer left pending is claimed after ten seconds, so two
-may come to hold the same entry, which the effect does not mind. A group that is gone (Redis was emptied) is
-made again from the beginning, and the store is compared with the marks. On SIGTERM it finishes what it holds
+may come to hold the same entry, which the effect does not mind. A group that is gone (Redis was emptied, or
+holds something else under a stream's name) is made again from the beginning, and the store is compared with
+the marks. On SIGTERM it finishes what it holds
 and hands the rest back by leaving it pending. If the process dies anywhere in here, others claim it.
 """
 
@@ -160,7 +161,7 @@ class Reader:
             self._holds.release(delivery)
         try:
             await self._group.acknowledge(entry for delivery in deliveries for entry in delivery.entries)
-        except Unavailable as error:
+        except (Unavailable, GroupGoneError) as error:
             log.debug("not_acknowledged", error=str(error))  # claimed again later, and skipped
 
     async def _create(self, redis: Patience) -> None:

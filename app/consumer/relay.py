@@ -16,6 +16,7 @@ from app.domain.errors import Unavailable
 from app.infra.postgres.event_outbox import EventOutbox
 from app.infra.redis.hints import Listener
 from app.infra.redis.streams import EventStreams
+from app.infra.tasks import end
 from app.observability import metrics
 from app.observability.logging import logger
 
@@ -25,6 +26,7 @@ POLL_S: Final = 0.5
 GATHER_S: Final = 0.05
 """The pause after a batch, in which the next one gathers: a lone event goes at once, a flow goes together."""
 STANDBY_S: Final = 1.0
+CHORES_END_S: Final = 5.0
 
 log = logger("relay")
 
@@ -58,9 +60,7 @@ class Relay:
                 await self._publish(outbox)
             finally:
                 metrics.OUTBOX_AGE.set(0)  # whoever leads next knows it
-                for chore in chores:
-                    chore.cancel()
-                await asyncio.gather(*chores, return_exceptions=True)
+                await end(chores, within_s=CHORES_END_S)
                 log.info("not_leading")
 
     async def _publish(self, outbox: EventOutbox) -> None:

@@ -1,8 +1,9 @@
 """MODE=consumer: relay, reader of the group `projections`, reconciler and upkeep, in one process.
 
 Everything is built here, in one stack, and closed in reverse. Each part waits for PostgreSQL and Redis by
-itself, at the start and later, as long as it takes. SIGTERM: finish the batch, hand back the rest. Killed
-instead: others claim what was held, and nothing has its effect twice.
+itself, at the start and later, as long as it takes; one that ends by itself ends the process. SIGTERM: finish
+the batch, hand back the rest, and exit within SHUTDOWN_TIMEOUT_S whatever happens. Killed instead: others
+claim what was held, and nothing has its effect twice.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from app.config import Settings
 from app.consumer import upkeep
 from app.consumer.dispatch import projections
 from app.consumer.effect import Delivery, Effect
+from app.consumer.parts import EXIT_FAILED, Parts, exit_anyway
 from app.consumer.patience import Patience, for_ever
 from app.consumer.projections import write_documents
 from app.consumer.reader import Reader
@@ -40,12 +42,14 @@ from app.observability import health, logging, metrics
 
 SHUTDOWN_SHARE: Final = 0.8
 """How much of SHUTDOWN_TIMEOUT_S the batch under way may take; the rest is for closing."""
+ENDING_SHARE: Final = 0.15
+"""How much of it the other parts may take to end."""
 
 log = logging.logger("consumer")
 
 
 def run(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; 0 then, 1 when the reader stopped by itself."""
+    """Run until SIGTERM or SIGINT; 0 then, 1 when a part ended by itself or did not end."""
     logging.configure(
         level=settings.log_level, fmt=settings.log_format, mode="consumer", environment=settings.environment
     )
@@ -57,6 +61,8 @@ async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    parts = Parts()
+    forcing = asyncio.create_task(exit_anyway(stop, settings.shutdown_timeout_s))
     source = streams.source(settings.environment)
     shards = settings.event_shards
     async with AsyncExitStack() as stack:
@@ -65,7 +71,12 @@ async def _run(settings: Settings) -> int:
         redis = await stack.enter_async_context(
             open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
         )
-        checks = {"postgres": database.is_well, "redis": redis.is_well}
+        checks: dict[str, health.Check] = {
+            "postgres": database.is_well,
+            "redis": redis.is_well,
+            "reader": partial(parts.runs, "reader"),
+            "relay": partial(parts.runs, "relay"),
+        }
         await stack.enter_async_context(health.serve(settings.listen_host, settings.health_port, checks))
 
         store = PostgresProjections(database, source)
@@ -81,40 +92,35 @@ async def _run(settings: Settings) -> int:
             partial(upkeep.forget_answers, Intake(database)),
         )
         keeper = StreamUpkeep(redis, shards, (group.name,))
-        parts: dict[str, Callable[[Patience], Awaitable[None]]] = {
+        lasting: dict[str, Callable[[Patience], Awaitable[None]]] = {
             "relay": relay.run,
             "reconciler": reconciler.run,
             "streams": partial(upkeep.keep_streams, keeper, consumer, group.name),
             "open_orders": partial(upkeep.count_open_orders, store),
         }
-        for part, work in parts.items():
-            stack.push_async_callback(_cancel, asyncio.create_task(for_ever(part, work)))
-        return await _until_stopped(stop, reader, settings.shutdown_timeout_s * SHUTDOWN_SHARE)
+        for part, work in lasting.items():
+            parts.start(part, for_ever(part, work, stop))
+        code = await _until_stopped(stop, reader, parts, settings.shutdown_timeout_s)
+    forcing.cancel()
+    return code
 
 
-async def _until_stopped(stop: asyncio.Event, reader: Reader, grace_s: float) -> int:
-    """Read until `stop`, then let the reader finish; 1 when it stopped by itself."""
-    reading = asyncio.create_task(reader.run())
-    stopping = asyncio.create_task(stop.wait())
+async def _until_stopped(stop: asyncio.Event, reader: Reader, parts: Parts, timeout_s: float) -> int:
+    """Read until `stop` or until a part ends by itself, let the reader finish, then end all parts."""
+    reading = parts.start("reader", reader.run())
     log.info("ready")
-    await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+    well = await parts.until(stop)
+    stop.set()
     reader.stop()
-    await asyncio.wait({reading}, timeout=grace_s)
+    await asyncio.wait({reading}, timeout=timeout_s * SHUTDOWN_SHARE)
     if not reading.done():
         log.warning("stopped_in_the_middle")  # others claim what is held
-        await _cancel(reading)
-        return 0
-    if reading.exception() is not None:
-        log.error("reader_failed", exc_info=reading.exception())
-        return 1
-    log.info("stopped")
-    return 0
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    elif well and reading.exception() is not None:
+        log.error("part_ended", part="reader", exc_info=reading.exception())
+        well = False
+    ended = await parts.end(timeout_s * ENDING_SHARE)
+    log.info("stopped", clean=well and ended)
+    return 0 if well and ended else EXIT_FAILED
 
 
 def _name() -> str:

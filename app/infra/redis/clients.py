@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.domain.errors import Unavailable
+from app.infra.tasks import end
 from app.observability import metrics
 from app.observability.logging import logger
 
@@ -151,9 +152,7 @@ class RedisClients:
 
     async def close(self) -> None:
         """Stop what runs in the background and close all connections."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks, within_s=_CLOSE_TIMEOUT_S)
         for client in (self.reads, self.writes, self.blocking):
             with suppress(*AWAY):
                 await asyncio.wait_for(client.aclose(), _CLOSE_TIMEOUT_S)

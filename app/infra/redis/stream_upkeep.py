@@ -10,8 +10,9 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from app.contracts.streams import stream
+from app.domain.errors import Unavailable
 from app.infra.redis.clients import RedisClients, command
-from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup
+from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup, is_no_stream
 
 TRIM_ROUNDS_MAX: Final = 20
 """How often one stream is trimmed in one go; the server drops some thousands of entries each time."""
@@ -106,7 +107,12 @@ class StreamUpkeep:
 
     async def _ask(self, *parts: str) -> Any:  # noqa: ANN401 - whatever the command answers
         async with self._clients.bounded(COMMAND_DEADLINE_S):
-            return await command(self._clients.writes, *parts)
+            try:
+                return await command(self._clients.writes, *parts)
+            except ResponseError as error:
+                if is_no_stream(error):  # whoever reads or writes it makes it again
+                    raise Unavailable("redis", "a key of ours is not a stream") from error
+                raise
 
 
 def _parsed(entry_id: bytes) -> tuple[int, int]:

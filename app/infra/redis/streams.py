@@ -1,7 +1,8 @@
 """The event streams: appending to them, and reading them as one consumer of a group.
 
 An entry that was read stays pending until it is acknowledged; what a dead consumer leaves pending is claimed
-by the living. Streams and groups that are gone are made again from the beginning. Redis is never the truth
+by the living. Streams and groups that are gone are made again from the beginning; a key of ours that holds
+something else than a stream is deleted first. Redis is never the truth
 here: whoever reads compares with PostgreSQL, so what is lost, doubled or late in a stream changes nothing.
 """
 
@@ -10,23 +11,28 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from app.contracts.streams import FIELD, Envelope, shard_of, stream
 from app.domain.errors import Unavailable
 from app.infra.redis.clients import AWAY, NOT_NOW, RedisClients, command
 from app.infra.redis.scripts import source
+from app.observability.logging import logger
 
 PUBLISH_DEADLINE_S: Final = 5.0
 COMMAND_DEADLINE_S: Final = 2.0
 
 _REMOVE_CONSUMER: Final = source("remove_consumer")
-_GONE: Final = ("NOGROUP", "UNBLOCKED")
+_DELETE_UNLESS_STREAM: Final = source("delete_unless_stream")
+_NO_STREAM: Final = "WRONGTYPE"
+_GONE: Final = ("NOGROUP", "UNBLOCKED", _NO_STREAM)
 _encoder: Final = msgspec.json.Encoder()
+
+log = logger("streams")
 
 
 class GroupGoneError(Exception):
-    """The stream or the group is gone: Redis was emptied. `create` makes them again."""
+    """The stream or the group is gone: Redis was emptied, or overwritten. `create` makes them again."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -49,6 +55,7 @@ class EventStreams:
         """Append events in order, in one round trip; which of them are published.
 
         Behind the first that a shard refused (no memory), none of that shard counts, so that order is kept.
+        A shard whose key is not a stream refuses once: the key is deleted, whoever reads sees it is gone.
         Raises Unavailable where Redis did not answer: any of them may have been appended.
         """
         shards = [shard_of(envelope.subject, self._shards) for envelope in envelopes]
@@ -58,12 +65,9 @@ class EventStreams:
                 key = stream(self._clients.environment, shard)
                 pipeline.execute_command("XADD", key, "*", FIELD, _encoder.encode(envelope))
             replies = await pipeline.execute(raise_on_error=False)
-        refused: set[int] = set()
-        for shard, reply in zip(shards, replies, strict=True):
-            if isinstance(reply, OutOfMemoryError | ReadOnlyError):
-                refused.add(shard)
-            elif isinstance(reply, Exception):
-                raise reply
+            broken = {shard for shard, reply in zip(shards, replies, strict=True) if is_no_stream(reply)}
+            names = [stream(self._clients.environment, shard) for shard in sorted(broken)]
+            await _delete_unless_streams(self._clients, names)
         kept = set[int]()
         published = []
         for shard, reply in zip(shards, replies, strict=True):
@@ -87,16 +91,22 @@ class ConsumerGroup:
     async def create(self) -> bool:
         """Make streams and groups where there are none, from the beginning; whether any was missing."""
         async with self._clients.bounded(COMMAND_DEADLINE_S):
-            pipeline = self._clients.writes.pipeline(transaction=False)
-            for name in self._streams:
-                pipeline.execute_command("XGROUP", "CREATE", name, self._group, "0", "MKSTREAM")
-            replies = await pipeline.execute(raise_on_error=False)
+            replies = await self._create()
+            broken = [name for name, reply in zip(self._streams, replies, strict=True) if is_no_stream(reply)]
+            if broken:
+                await _delete_unless_streams(self._clients, broken)
+                replies = await self._create()
         for reply in replies:
-            if isinstance(reply, NOT_NOW):
-                raise Unavailable("redis", str(reply))
             if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):
-                raise reply
+                raise Unavailable("redis", str(reply))
         return not all(isinstance(reply, Exception) for reply in replies)
+
+    async def _create(self) -> list[Any]:
+        pipeline = self._clients.writes.pipeline(transaction=False)
+        for name in self._streams:
+            pipeline.execute_command("XGROUP", "CREATE", name, self._group, "0", "MKSTREAM")
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
 
     async def read(self, *, count: int, block_s: float) -> list[Entry]:
         """New entries, at most `count` a shard; waits for the first at most `block_s` (BLOCK_MAX_S)."""
@@ -148,7 +158,7 @@ class ConsumerGroup:
             ids.setdefault(entry.shard, []).append(entry.id)
         if not ids:
             return
-        async with self._clients.bounded(COMMAND_DEADLINE_S):
+        async with self._clients.bounded(COMMAND_DEADLINE_S), _gone_is_told():
             pipeline = self._clients.writes.pipeline(transaction=False)
             for shard, those in ids.items():
                 pipeline.execute_command("XACK", self._streams[shard], self._group, *those)
@@ -190,7 +200,19 @@ async def _gone_is_told() -> AsyncIterator[None]:
     except ResponseError as error:
         if str(error).startswith(_GONE):
             raise GroupGoneError(str(error)) from error
-        raise
+        raise Unavailable("redis", str(error)) from error
+
+
+def is_no_stream(reply: object) -> bool:
+    """Whether this is the complaint that a key holds something else than a stream."""
+    return isinstance(reply, ResponseError) and _NO_STREAM in str(reply)
+
+
+async def _delete_unless_streams(clients: RedisClients, names: Sequence[str]) -> None:
+    """Delete these keys of ours where they hold something else; everything of ours is in PostgreSQL."""
+    for name in names:
+        if await command(clients.writes, "EVAL", _DELETE_UNLESS_STREAM, 1, name):
+            log.warning("deleted_what_was_no_stream", key=name)
 
 
 def _body(fields: Any) -> bytes:  # noqa: ANN401

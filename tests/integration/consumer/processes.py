@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx
 
+SHUTDOWN_TIMEOUT_S = 5
+
 
 def free_port() -> int:
     """A port that nobody listens on."""
@@ -34,7 +36,7 @@ class Consumer:
             "HEALTH_PORT": str(self.port),
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "info",
-            "SHUTDOWN_TIMEOUT_S": "5",
+            "SHUTDOWN_TIMEOUT_S": str(SHUTDOWN_TIMEOUT_S),
         }
         self.process: asyncio.subprocess.Process | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object

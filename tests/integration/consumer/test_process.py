@@ -1,18 +1,22 @@
 """The consumer as a process: killed, stopped, without Redis, without PostgreSQL, beside another one."""
 
 import asyncio
+import os
 import random
 import signal
 
+import httpx
 import pytest
 
+from app.contracts.streams import stream
 from app.dev.servers import EmbeddedPostgres, EmbeddedValkey
 from app.domain.errors import Unavailable
 from app.infra.postgres.migrate import migrate
 from app.infra.postgres.pool import Database
 from app.infra.redis.clients import open_redis
+from tests.integration.consumer.conftest import SHARDS
 from tests.integration.consumer.orders import Orders
-from tests.integration.consumer.processes import Consumer, running
+from tests.integration.consumer.processes import SHUTDOWN_TIMEOUT_S, Consumer, running
 
 
 async def test_sigterm_ends_it_in_order(database_url, redis_url, orders):
@@ -64,6 +68,51 @@ async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_u
         await orders.caught_up(timeout_s=60)
 
 
+async def test_streams_that_were_overwritten_are_made_again(database_url, redis_url, orders):
+    """A key of ours that is no stream any more stops neither relay nor reader, and costs no event."""
+    async with running(database_url, redis_url) as consumer:
+        await consumer.until_live("/readyz")
+        placing = asyncio.create_task(orders.many(120, at_once=2, pause_s=0.03))
+        async with open_redis(redis_url, None, "test", "overwrite") as clients:
+            while not placing.done():
+                for shard in range(SHARDS):
+                    await clients.writes.set(stream("test", shard), "not a stream")
+                await asyncio.sleep(0.3)
+        await placing
+        await orders.caught_up(timeout_s=60)
+        assert await orders.waiting() == 0
+        await consumer.until_live("/readyz")
+        assert "Traceback" not in consumer.log()
+        assert await consumer.end() == 0
+
+
+async def test_sigterm_ends_it_at_any_moment(database_url, redis_url, orders):
+    """While it starts, reads, publishes or does nothing: within the timeout, and with 0."""
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    tries = int(os.environ.get("HOLDFAST_SIGTERM_TRIES", "6"))
+    placing = asyncio.create_task(orders.many(tries * 20, at_once=1, pause_s=0.05))
+    try:
+        for _ in range(tries):
+            async with running(database_url, redis_url) as consumer:
+                await consumer.until_live()
+                await asyncio.sleep(dice.uniform(0, 0.8))
+                async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
+                    assert await consumer.end() == 0, consumer.log()
+    finally:
+        placing.cancel()
+        await asyncio.gather(placing, return_exceptions=True)
+
+
+async def test_readiness_says_that_reader_and_relay_run(database_url, redis_url, orders):
+    """Servers that answer are not enough."""
+    async with running(database_url, redis_url) as consumer, httpx.AsyncClient() as http:
+        await consumer.until_live("/readyz")
+        account = (await http.get(f"http://127.0.0.1:{consumer.port}/readyz")).json()
+    assert account["checks"] == {"postgres": "ok", "redis": "ok", "reader": "ok", "relay": "ok"}
+
+
 async def test_redis_away_and_back(database_url, orders, tmp_path):
     """Away at the start, back, killed, back: it goes on by itself and says each change once."""
     redis = EmbeddedValkey(tmp_path / "redis", durable=False)
@@ -80,7 +129,8 @@ async def test_redis_away_and_back(database_url, orders, tmp_path):
             await redis.start()
             await orders.caught_up()
             assert "holdfast_redis_up 1.0" in await consumer.metrics()
-            assert len(consumer.log().splitlines()) < 40
+            said = [line for line in consumer.log().splitlines() if "event_applied" not in line]
+            assert len(said) < 25, said
             assert await consumer.end() == 0
         finally:
             await redis.stop()

@@ -187,3 +187,14 @@ async def test_redis_may_be_away_at_the_start(database_url, orders, redis_url):
         assert await orders.waiting()
     async with open_redis(redis_url, None, "test", "here") as here, relaying(database_url, here):
         await drained(orders)
+
+
+async def test_a_stream_that_was_overwritten_is_made_again(database_url, orders, clients):
+    """Nobody else need do anything, and the other shards go on meanwhile."""
+    for shard in range(0, SHARDS, 2):
+        await clients.writes.set(stream("test", shard), "not a stream")
+    async with relaying(database_url, clients):
+        await orders.many(12)
+        await drained(orders)
+    rows = await orders.database.fetch("SELECT 1 FROM events")
+    assert len(await published(clients)) >= len(rows)
