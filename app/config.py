@@ -4,12 +4,13 @@ A setting that is missing, not understood or contradicts another stops the progr
 names the variable and says what it should be (exit 78). The value of a secret is never printed.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit
 
 import msgspec
 
@@ -19,6 +20,26 @@ EXIT_CONFIGURATION: Final = 78
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 _ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})\Z")
 _PORT_MAX: Final = 65535
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[A-Za-z0-9_-]{1,63}\Z")
+_VISIBLE: Final = re.compile(r"[!-~]+\Z")
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
+_DATABASE_OPTIONS: Final = {
+    "port": r"[0-9]{1,5}(,[0-9]{1,5})*",
+    "sslmode": r"disable|allow|prefer|require|verify-ca|verify-full",
+    "target_session_attrs": r"any|primary|standby|read-write|read-only|prefer-standby",
+}
+"""Options of DATABASE_URL whose values are known; of the others, the server is the judge."""
+_REDIS_OPTIONS: Final = {
+    "db": r"[0-9]{1,4}",
+    "username": r".+",
+    "password": r".+",
+    "ssl_cert_reqs": r"none|optional|required",
+    "ssl_check_hostname": r"true|false|yes|no|1|0",
+    "ssl_ca_certs": r".+",
+    "ssl_certfile": r".+",
+    "ssl_keyfile": r".+",
+}
+"""All options that REDIS_URL may have: deadlines and the like are the program's business."""
 _QUEUES: Final = ("orders", "payments", "inventory", "shipping", "notifications")
 
 
@@ -75,6 +96,27 @@ def _text(value: str) -> str:
     return value
 
 
+def _visible(value: str) -> str:
+    if not _VISIBLE.match(value):
+        raise ValueError("be made of ASCII characters without spaces")
+    return value
+
+
+def _namespace(value: str) -> str:
+    if not _NAMESPACE.match(value):
+        raise ValueError("be a name of letters, digits, dots, hyphens and underscores")
+    return value
+
+
+def _host(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST.match(value):
+            raise ValueError("be an IP address or the name of a host") from None
+    return value
+
+
 def _file(value: str) -> str:
     if not Path(value).is_file() or not os.access(value, os.R_OK):
         raise ValueError("name a file that can be read")
@@ -94,9 +136,34 @@ def _url(*schemes: str) -> Callable[[str], str]:
         parts = _parts(value)
         if parts is None or parts.scheme not in schemes:
             raise ValueError("be a URL that starts with " + " or ".join(f"{s}://" for s in schemes))
-        return value.rstrip("/") if schemes[0].startswith("http") else value
+        return value
 
     return parse
+
+
+def _http_url(value: str) -> str:
+    url = _url("http", "https")(value)
+    if not _VISIBLE.match(url) or any(sign in url for sign in "@?#\\"):
+        raise ValueError("be a URL of host, port and path only: no user, query, fragment or space")
+    return url.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    parts = urlsplit(_url("postgresql", "postgres")(value))
+    for place in parts.netloc.rpartition("@")[2].split(","):
+        port = place.rpartition("]")[2].rpartition(":")[2] if ":" in place.rpartition("]")[2] else ""
+        if port and not _is_port(port):
+            raise ValueError(f"name ports from 1 to {_PORT_MAX}")
+    for name, text in parse_qsl(parts.query):
+        if not re.fullmatch(_DATABASE_OPTIONS.get(name, r"(?s:.*)"), text) or (
+            name == "port" and not all(map(_is_port, text.split(",")))
+        ):
+            raise ValueError(f"be a URL whose option {name} has a value that there is")
+    return value
+
+
+def _is_port(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and 1 <= int(text) <= _PORT_MAX
 
 
 def _parts(value: str) -> SplitResult | None:
@@ -117,8 +184,18 @@ def _redis_url(value: str) -> str:
     parts = urlsplit(url)
     if "," in url:
         raise ValueError("name one server: lists for Cluster and Sentinel are not taken yet")
-    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,4}", parts.path):
         raise ValueError("end in the number of a database, or in the host")
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if (
+            name not in _REDIS_OPTIONS
+            or (name.startswith("ssl_") and parts.scheme != "rediss")
+            or not re.fullmatch(_REDIS_OPTIONS[name], text, re.IGNORECASE)
+        ):
+            allowed = ", ".join(_REDIS_OPTIONS)
+            raise ValueError(f"be a URL with right values of no other options than {allowed} (ssl_: rediss)")
+    if parts.fragment:
+        raise ValueError("be a URL without a fragment (#)")
     return url
 
 
@@ -154,6 +231,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _queues(value: str) -> tuple[str, ...]:
+    """The queues in order; one that is named twice is served once."""
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     if not set(names) <= set(_QUEUES):
         raise ValueError("be a comma list of " + ", ".join(_QUEUES))
@@ -175,7 +253,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "DATABASE_URL",
         "PostgreSQL, the truth: `postgresql://user:password@host:port/database`",
-        _url("postgresql", "postgres"),
+        _database_url,
         modes=(*MODES, "tool"),
         secret=True,
     ),
@@ -189,12 +267,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("REDIS_DB", "database number, where the URL names none", _whole(0, 15)),
     Setting("TEMPORAL_ADDRESS", "Temporal's frontend, `host:port`", _address, modes=("worker",)),
-    Setting("TEMPORAL_NAMESPACE", "its namespace", _text, modes=("worker",)),
+    Setting("TEMPORAL_NAMESPACE", "its namespace", _namespace, modes=("worker",)),
     Setting("TEMPORAL_TLS_CERT", "file with a client certificate (PEM)", _file),
     Setting("TEMPORAL_TLS_KEY", "file with its key (PEM)", _file),
-    Setting("TEMPORAL_API_KEY", "API key of Temporal Cloud", _text, secret=True),
+    Setting("TEMPORAL_API_KEY", "API key of Temporal Cloud", _visible, secret=True),
     Setting("WORKER_QUEUES", "the task queues a worker serves, comma list", _queues, ",".join(_QUEUES)),
-    Setting("LISTEN_HOST", "the address that PORT and HEALTH_PORT are opened on", _text, "0.0.0.0"),  # noqa: S104
+    Setting("LISTEN_HOST", "the address that PORT and HEALTH_PORT are opened on", _host, "0.0.0.0"),  # noqa: S104
     Setting("PORT", "the gateway's HTTP port", _whole(1, _PORT_MAX), "8080"),
     Setting("HEALTH_PORT", "health and metrics of worker and consumer", _whole(1, _PORT_MAX), "8081"),
     Setting(
@@ -211,20 +289,16 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "STRIPE_API_KEY",
         "the payment provider's secret key: `sk_live_…` in production, `sk_test_…` elsewhere",
-        _text,
+        _visible,
         modes=("worker",),
         secret=True,
     ),
-    Setting(
-        "STRIPE_API_BASE", "another address of the payment provider (the sandbox)", _url("http", "https")
-    ),
-    Setting("CARRIER_URL", "the carrier's API: `https://…`", _url("http", "https"), modes=("worker",)),
+    Setting("STRIPE_API_BASE", "another address of the payment provider (the sandbox)", _http_url),
+    Setting("CARRIER_URL", "the carrier's API: `https://…`", _http_url, modes=("worker",)),
     Setting(
         "CARRIER_WEBHOOK_SECRET", "the key that signs its webhooks", _text, modes=("gateway",), secret=True
     ),
-    Setting(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go; reserved, nothing is sent yet", _url("http", "https")
-    ),
+    Setting("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go; reserved, nothing is sent yet", _http_url),
     Setting(
         "SMTP_URL", "where e-mail goes; reserved, nothing is sent yet", _url("smtp", "smtps"), secret=True
     ),
@@ -271,8 +345,8 @@ def _read(setting: Setting, mode_name: str, values: Mapping[str, str]) -> Any:  
             raise ValueError("hold printable characters only, with no space around them")  # noqa: TRY301
         return setting.parse(value)
     except ValueError as wrong:
-        # A URL may carry a password where none is expected.
-        shown = "" if setting.secret or "@" in value else f", not {value!r}"
+        # A URL may carry a password or a key where none is expected.
+        shown = "" if setting.secret or "@" in value or "?" in value else f", not {value!r}"
         raise ConfigurationError(f"{setting.name} must {wrong}{shown}") from None
 
 

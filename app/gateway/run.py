@@ -7,7 +7,6 @@ their keys.
 
 import asyncio
 import signal
-import sys
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -33,7 +32,7 @@ from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.observability import logging, metrics
-from app.observability.health import Check
+from app.observability.health import CannotListenError, Check
 
 EXIT_FAILED: Final = 1
 POSTGRES_TIMEOUT_S: Final = 3.0
@@ -51,9 +50,7 @@ def run(settings: Settings) -> int:
     try:
         check_port(settings.listen_host, settings.port)
     except OSError as error:
-        line = f"holdfast: PORT {settings.port} cannot be listened on: {error.strerror}"
-        print(line, file=sys.stderr)  # noqa: T201 - for whoever started it
-        return EXIT_FAILED
+        raise CannotListenError("PORT", settings.listen_host, settings.port, error) from None
     return uvloop.run(_run(settings))
 
 

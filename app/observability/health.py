@@ -5,6 +5,9 @@ asyncio on purpose: it must answer when everything else in the process is busy b
 """
 
 import asyncio
+import errno
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -18,6 +21,18 @@ Check = Callable[[], Awaitable[bool]]
 
 CHECK_TIMEOUT_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 5.0
+
+
+class CannotListenError(SystemExit):
+    """Nothing can listen there. Where nobody catches it, the program ends with 1 and with its one line."""
+
+    def __init__(self, variable: str, host: str, port: int, error: OSError) -> None:
+        """Blame `variable`, which names the port, or LISTEN_HOST where the address is the trouble."""
+        is_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        blamed = f"LISTEN_HOST {host}" if is_host else f"{variable} {port}"
+        known = not isinstance(error, socket.gaierror) and error.errno
+        why = os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
+        super().__init__(f"holdfast: {blamed} cannot be listened on: {why}")
 
 
 async def report(checks: Mapping[str, Check]) -> tuple[bool, bytes]:
@@ -37,7 +52,7 @@ async def _ask(check: Check) -> bool:
 
 @asynccontextmanager
 async def serve(host: str, port: int, checks: Mapping[str, Check]) -> AsyncIterator[None]:
-    """Answer health requests inside the block. Raises OSError when the port is taken."""
+    """Answer health requests inside the block. Raises CannotListenError when the port is taken."""
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -47,7 +62,10 @@ async def serve(host: str, port: int, checks: Mapping[str, Check]) -> AsyncItera
                 await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(connection, host, port, limit=16_384)
+    try:
+        server = await asyncio.start_server(connection, host, port, limit=16_384)
+    except OSError as error:
+        raise CannotListenError("HEALTH_PORT", host, port, error) from None
     try:
         yield
     finally:

@@ -23,7 +23,16 @@ ENVIRONMENT = {
 
 WRONG = {
     "ENVIRONMENT": ["Production", "a b", "dev:1", "*", "x" * 33, "-dev", "dev-", "dév", "٣", "a/b", "{dev}"],
-    "DATABASE_URL": ["mysql://s3cret@db/x", "s3cret", "postgresql:s3cret", "postgresql://u:s3cret@h:port/x"],
+    "DATABASE_URL": [
+        "mysql://s3cret@db/x",
+        "s3cret",
+        "postgresql:s3cret",
+        "postgresql://u:s3cret@h:port/x",
+        "postgresql://u:s3cret@h/x?sslmode=foo",
+        "postgresql://u:s3cret@h/x?port=abc",
+        "postgresql://u:s3cret@h/x?port=0",
+        "postgresql://u:s3cret@a:1,b:x/d",
+    ],
     "DATABASE_POOL_SIZE": ["0", "201", "-1", "1.5", "ten", "1e1", "٣", "9" * 5000, "+5", "1_0"],
     "REDIS_URL": [
         "http://s3cret",
@@ -34,6 +43,13 @@ WRONG = {
         "unix://",
         "redis://a:1,b:2,c:3",
         "redis://a:1,redis://b:2",
+        "redis://:s3cret@h?socket_timeout=abc",
+        "redis://:s3cret@h?foo=bar",
+        "redis://:s3cret@h/99999999999999999999",
+        "redis://:s3cret@h?db=99999999999999999999",
+        "redis://:s3cret@h?db=x",
+        "redis://:s3cret@h?ssl_cert_reqs=none",
+        "redis://:s3cret@h/0#x",
     ],
     "REDIS_DB": ["-1", "16", "x"],
     "TEMPORAL_ADDRESS": [
@@ -46,6 +62,10 @@ WRONG = {
         "a b:1",
         "a:1/x",
     ],
+    "TEMPORAL_NAMESPACE": ["a b", "-", "é", "a/b"],
+    "TEMPORAL_API_KEY": ["s3cret é"],
+    "STRIPE_API_KEY": ["sk_test_s3cret_é", "sk_test_s3cret x"],
+    "LISTEN_HOST": ["999.1.1.1", "1.2.3", "a b", "h:80", "[::1]", "a..b"],
     "TEMPORAL_TLS_CERT": ["/no/such/file", "/"],
     "TEMPORAL_TLS_KEY": ["/no/such/file"],
     "WORKER_QUEUES": [",", "orders,", "orders;payments", "order", "Orders"],
@@ -53,8 +73,24 @@ WRONG = {
     "HEALTH_PORT": ["0", "99999999999"],
     "LOG_LEVEL": ["loud", "10", "warn ing"],
     "LOG_FORMAT": ["xml"],
-    "STRIPE_API_BASE": ["sandbox:1234", "ftp://sandbox", "https://", "http:///v1", "http://[::1"],
-    "CARRIER_URL": ["carrier.example", "file:///etc/passwd", "http://h:99999"],
+    "STRIPE_API_BASE": [
+        "sandbox:1234",
+        "ftp://sandbox",
+        "https://",
+        "http:///v1",
+        "http://[::1",
+        "http://u:s3cret@x",
+        "http://x/?s3cret",
+        "http://x#f",
+    ],
+    "CARRIER_URL": [
+        "carrier.example",
+        "file:///etc/passwd",
+        "http://h:99999",
+        "http://h#f",
+        "http://h/ a",
+        "http://h/é",
+    ],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4317"],
     "SMTP_URL": ["mailto:s3cret@example.com", "smtp://"],
     "SHUTDOWN_TIMEOUT_S": ["0", "-1", "nan", "inf", "3601", "soon", "1,5"],
@@ -63,18 +99,30 @@ WRONG = {
 
 RIGHT = {
     "ENVIRONMENT": {"dev": "dev", "preview-12": "preview-12", "x": "x"},
-    "DATABASE_URL": {url: url for url in ["postgres://h/d", "postgresql:///d", "postgresql://a:1,b:2/d"]},
+    "DATABASE_URL": {
+        url: url
+        for url in [
+            "postgres://h/d",
+            "postgresql:///d",
+            "postgresql://a:1,b:2/d",
+            "postgresql://h/d?sslmode=verify-full&application_name=x",
+            "postgresql:///d?host=/run&port=5433",
+            "postgresql://[::1]:5432/d",
+        ]
+    },
     "REDIS_URL": {
         url: url
         for url in [
             "rediss://u:p@h:6380/3",
             "unix:///run/redis.sock?db=2",
             "redis://[::1]:6379/0",
+            "rediss://h/0?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.pem",
         ]
     },
     "REDIS_DB": {"0": 0, "15": 15},
     "TEMPORAL_ADDRESS": {x: x for x in ["127.0.0.1:7233", "[::1]:7233", "ns.acct.tmprl.cloud:7233"]},
     "WORKER_QUEUES": {"payments": ("payments",), "orders, payments,orders": ("orders", "payments")},
+    "LISTEN_HOST": {x: x for x in ["0.0.0.0", "::", "::1", "localhost", "gateway-1.internal"]},
     "PORT": {"1": 1, "65535": 65535, "08080": 8080},
     "LOG_LEVEL": {"debug": "debug", "INFO": "info"},
     "LOG_FORMAT": {"json": "json", "console": "console"},

@@ -200,3 +200,19 @@ async def test_it_measures(database_url, redis_url, orders):
     assert "holdfast_order_confirm_seconds_count 4.0" in text
     for name in ("holdfast_stream_lag", "holdfast_outbox_age_seconds", "holdfast_open_orders"):
         assert name in text
+
+
+async def test_a_taken_port_is_one_line():
+    """It names the setting, and nothing is left running."""
+    consumer = Consumer("postgresql://nobody@127.0.0.1:1/none", "redis://127.0.0.1:1/0")
+    taken = await asyncio.start_server(lambda _, writer: writer.close(), "0.0.0.0", consumer.port)
+    await consumer.start()
+    try:
+        assert consumer.process is not None
+        async with asyncio.timeout(15):
+            assert await consumer.process.wait() == 1
+        line = f"holdfast: HEALTH_PORT {consumer.port} cannot be listened on: Address already in use\n"
+        assert consumer.log() == line
+    finally:
+        taken.close()
+        await consumer.close()
