@@ -130,7 +130,8 @@ async def test_redis_away_and_back(database_url, orders, tmp_path):
             await orders.caught_up()
             assert "holdfast_redis_up 1.0" in await consumer.metrics()
             said = [line for line in consumer.log().splitlines() if "event_applied" not in line]
-            assert len(said) < 25, said
+            # Every part says when it begins to wait and when it goes on: not a line for every attempt.
+            assert len(said) < 50, said
             assert await consumer.end() == 0
         finally:
             await redis.stop()

@@ -22,7 +22,8 @@ from tests.integration.gateway.served import NOBODY, Gateway, problem, serving
 @pytest.fixture
 async def postgres(tmp_path_factory) -> AsyncIterator[EmbeddedPostgres]:
     """A PostgreSQL that the test may kill."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False, follow=signal.SIGQUIT)
+    # Durable: the fast mode may lose its last commits, the migrations too, when it is killed.
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), follow=signal.SIGQUIT)
     await server.start()
     await migrate(server.dsn)
     yield server
