@@ -1,0 +1,176 @@
+"""`Connection`: bytes of one socket. Commands go out in batches, replies come back to their callers in order.
+
+The order of `sent` is the only thing that ties a reply to its caller, so nothing ever leaves its place there:
+a caller that gave up is found done when its reply comes, and the reply is dropped. If the process dies here,
+commands that were sent may have happened.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, Final, TypeAlias, cast
+
+from hiredis import ProtocolError, PushNotification, Reader, pack_command
+
+from app.hotpath.errors import ErrorReply, HotpathError, MayHaveHappened, NotNow, error_reply
+from app.hotpath.statistics import Statistics
+
+WRITE_BUFFER_BYTES_MAX: Final = 1024 * 1024
+"""Above this the socket's buffer takes no more, until a quarter of it is left."""
+
+Reply: TypeAlias = Any
+"""What RESP3 can say: bytes, int, float, bool, None, list, dict."""
+
+Part: TypeAlias = str | bytes | float
+"""One word of a command; an int is a float to the type checker."""
+
+pack: Callable[[tuple[Part, ...]], bytes] = cast("Any", pack_command)
+"""A command's bytes."""
+
+Entry: TypeAlias = tuple[bytes, "asyncio.Future[Reply]", float, bool]
+"""A command on its way: its bytes, who waits, until when (loop time), and whether it may be sent twice."""
+
+_MORE: Final = object()
+_ERRORS: Final = frozenset((ErrorReply, NotNow))
+
+
+class Connection(asyncio.Protocol):
+    """One socket, driven by its owner, the client.
+
+    The owner is called back: `on_replies(in_time)` after a chunk of replies (`in_time`: somebody still waited
+    for one), `on_room` when the socket takes bytes again, `on_push` for what came unasked, `on_lost` once.
+    """
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        *,
+        on_replies: Callable[[bool], None],
+        on_room: Callable[[], None],
+        on_push: Callable[[list[Any]], None],
+        on_lost: Callable[["Connection"], None],
+    ) -> None:
+        """Prepare; the event loop connects."""
+        self.sent: deque[Entry] = deque()
+        self.lost = asyncio.Event()
+        self.is_paused = False
+        self.heard_at = 0.0
+        self.reason: BaseException | None = None
+        self._statistics = statistics
+        self._on_replies = on_replies
+        self._on_room = on_room
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._reader = Reader(protocolError=ProtocolError, replyError=error_reply, notEnoughData=_MORE)
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timed_from = 0.0
+        self._timed_reply = -1  # the number of the reply that ends the round trip being timed
+        self._sent_count = 0
+        self._reply_count = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is connected."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES_MAX)
+        self.heard_at = self._loop.time()
+
+    def send(self, batch: Sequence[Entry]) -> None:
+        """Send commands in one write; each gets its place in the order of replies."""
+        assert self._transport is not None, "only a connected socket is sent to"
+        if self._timed_reply < 0:
+            self._timed_from, self._timed_reply = perf_counter(), self._sent_count
+        self._sent_count += len(batch)
+        self.sent.extend(batch)
+        self._transport.write(b"".join([entry[0] for entry in batch]))
+
+    def send_unanswered(self, payload: bytes) -> None:
+        """Send what is answered by pushes only (SUBSCRIBE and its kin)."""
+        assert self._transport is not None, "only a connected socket is sent to"
+        self._transport.write(payload)
+
+    def data_received(self, data: bytes) -> None:
+        """Give every complete reply to whoever waits for it."""
+        self.heard_at = self._loop.time()
+        reader, sent = self._reader, self.sent
+        count, in_time = 0, False
+        reader.feed(data)
+        try:
+            while True:
+                reply = reader.gets()
+                if reply is _MORE:
+                    break
+                kind = reply.__class__
+                if kind is PushNotification:
+                    self._pushed(reply)
+                    continue
+                future = sent.popleft()[1]
+                count += 1
+                if future.done():  # cancelled, or its deadline passed: the reply is nobody's
+                    self._statistics.dropped += 1
+                    continue
+                in_time = True
+                if kind in _ERRORS:
+                    self._statistics.errors += 1
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+        except (ProtocolError, IndexError) as error:  # no RESP, or a reply to nothing
+            self.abort(error)
+        if count:
+            self._answered(count)
+            self._on_replies(in_time)
+
+    def _answered(self, count: int) -> None:
+        self._statistics.replies += count
+        self._reply_count += count
+        if 0 <= self._timed_reply < self._reply_count:
+            self._statistics.timed(perf_counter() - self._timed_from)
+            self._timed_reply = -1
+
+    def _pushed(self, push: list[Any]) -> None:
+        self._statistics.pushes += 1
+        self._on_push(push)
+
+    def pause_writing(self) -> None:
+        """The socket's buffer is full."""
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        """The socket takes bytes again."""
+        self.is_paused = False
+        self._on_room()
+
+    def abort(self, reason: BaseException | None = None) -> None:
+        """Give the socket up; `connection_lost` follows."""
+        if self.reason is None:
+            self.reason = reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is gone, whoever ended it."""
+        if self.reason is None:
+            self.reason = error or ConnectionResetError("the server closed the connection")
+        self.lost.set()
+        self._on_lost(self)
+
+    def fail_sent(self) -> list[Entry]:
+        """Fail what was sent and is not answered; commands that may be sent again are returned instead."""
+        again: list[Entry] = []
+        for entry in self.sent:
+            future = entry[1]
+            if future.done():
+                continue
+            if entry[3]:
+                again.append(entry)
+            else:
+                future.set_exception(in_doubt(f"the connection broke ({self.reason!r})"))
+        self.sent.clear()
+        return again
+
+
+def in_doubt(why: str) -> HotpathError:
+    """The error of a command that was sent and is not answered."""
+    return MayHaveHappened(f"the command may have happened: {why}")
