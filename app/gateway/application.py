@@ -1,6 +1,7 @@
 """The ASGI application: the table of routes on Litestar, behind the edge.
 
-Litestar finds the route; everything else about a request is plain functions over `Call` and `Reply`.
+Litestar finds the route, where the edge has not found a hot one already; everything else about a request is
+plain functions over `Call` and `Reply`.
 """
 
 from typing import Any, cast
@@ -13,10 +14,10 @@ from litestar.types import ASGIApp
 from litestar.types import Scope as LitestarScope
 
 from app.gateway import problems
-from app.gateway.auth import authenticate
-from app.gateway.bodies import ClientGone
+from app.gateway.answering import answer
 from app.gateway.edge import STATE, Edge
 from app.gateway.exchange import Application, Call, Reply, send_reply
+from app.gateway.hot import HotRoutes
 from app.gateway.routes import ROUTES, Route
 from app.gateway.services import Services
 
@@ -33,7 +34,7 @@ def application(services: Services) -> Edge:
         logging_config=None,
         request_max_body_size=None,
     )
-    return Edge(cast("Application", inner))
+    return Edge(cast("Application", inner), HotRoutes(services))
 
 
 def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTPRouteHandler:
@@ -44,7 +45,7 @@ def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTP
         call.route = path
         call.parameters = scope["path_params"]
         route = by_method.get("GET" if call.method == "HEAD" else call.method)
-        reply = allowed if route is None else await serve(route, services, call)
+        reply = allowed if route is None else await answer(route, services, call)
 
         async def respond(_: Any, __: Any, send: Any) -> None:  # noqa: ANN401 - two spellings of ASGI meet
             await send_reply(send, reply)
@@ -55,18 +56,6 @@ def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTP
     allowed = Reply(204, b"", ((b"allow", ", ".join(names).encode()),))
     methods = [HttpMethod(name) for name in names if name != "HEAD"]
     return HTTPRouteHandler(path.replace("}", ":str}"), http_method=methods)(handle)
-
-
-async def serve(route: Route, services: Services, call: Call) -> Reply:
-    """Answer a call of a route, whatever happens."""
-    try:
-        if route.scope is not None:
-            call.caller = await authenticate(services.keyring, call, route.scope)
-        return await route.run(services, call)
-    except ClientGone:
-        return Reply(499)
-    except Exception as error:  # noqa: BLE001 - every error has an answer
-        return problems.answer(call, error)
 
 
 def _of_router(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -6,6 +6,7 @@ Nothing here knows Litestar or Granian, so a route can be called by whatever car
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from itertools import count
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -24,7 +25,7 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 JSON: Final = b"application/json"
 
-_CORRELATION: Final = re.compile(r"[\x20-\x7e]{1,128}\Z")
+_CORRELATION: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 
 
@@ -68,10 +69,10 @@ class Call:
         self.query = query
         self.headers = _combined(headers)
         self.receive = receive
-        self.request_id = f"req_{secrets.token_hex(12)}"
+        self.request_id = f"req_{new_id()}"
         self.traceparent, trace_id = _trace(self.header(b"traceparent"))
         self.correlation_id = (
-            _correlation(self.header(b"x-correlation-id")) or trace_id or self.request_id[4:]
+            correlation_of(self.headers.get(b"x-correlation-id")) or trace_id or self.request_id[4:]
         )
         self.route = "unmatched"
         self.parameters: dict[str, str] = {}
@@ -90,6 +91,15 @@ class Call:
         )
 
 
+_process: Final = secrets.token_hex(8)
+_numbers: Final = count(secrets.randbits(24))
+
+
+def new_id() -> str:
+    """24 hexadecimal digits that nobody else has: 64 random bits of the process, then a number."""
+    return f"{_process}{next(_numbers) & 0xFFFFFFFF:08x}"
+
+
 def _combined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for name, value in pairs:
@@ -97,8 +107,9 @@ def _combined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return found
 
 
-def _correlation(given: str | None) -> str | None:
-    return given if given is not None and _CORRELATION.match(given) else None
+def correlation_of(given: bytes | None) -> str | None:
+    """A caller's correlation id, where it can be kept."""
+    return given.decode() if given is not None and _CORRELATION.match(given) else None
 
 
 def _trace(given: str | None) -> tuple[str | None, str | None]:

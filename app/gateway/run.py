@@ -64,8 +64,10 @@ async def _run(settings: Settings) -> int:
         asking = asyncio.create_task(tell_of_postgres(services.checks["postgres"]))
         stack.push_async_callback(_cancel, asking)
         log.info("started", port=settings.port)
+        edge = application(services)
+        stack.callback(edge.flush)
         well = await serve(
-            application(services),
+            edge,
             settings.listen_host,
             settings.port,
             stopping,

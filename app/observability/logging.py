@@ -7,13 +7,32 @@ handler causes carries it without being told.
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 
+class Shape(NamedTuple):
+    """How lines look: the level from which they are written, `json` or `console`, and what all carry."""
+
+    level: str = "info"
+    fmt: str = "json"
+    mode: str = ""
+    environment: str = ""
+
+
+_shape = Shape()
+
+
+def shape() -> Shape:
+    """What `configure` was told last."""
+    return _shape
+
+
 def configure(*, level: str, fmt: str, mode: str, environment: str) -> None:
     """Set up structlog and the standard library's logging alike. `fmt` is `json` or `console`."""
+    global _shape  # noqa: PLW0603 - as global as the configuration of logging is
+    _shape = Shape(level, fmt, mode, environment)
     number = getattr(logging, level.upper())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

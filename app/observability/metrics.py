@@ -14,6 +14,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from app.observability.request_metrics import RequestMetrics
+
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
@@ -21,16 +23,9 @@ PlatformCollector(registry=REGISTRY)
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SLOW: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
-HTTP_REQUESTS: Final = Counter(
-    "holdfast_http_requests_total", "Requests answered", ("method", "route", "status"), registry=None
-)
-HTTP_DURATION: Final = Histogram(
-    "holdfast_http_request_duration_seconds",
-    "Time to answer",
-    ("method", "route"),
-    buckets=_FAST,
-    registry=None,
-)
+HTTP: Final = RequestMetrics()
+"""Requests of the gateway."""
+
 ORDERS: Final = Counter("holdfast_orders_total", "Orders that reached a status", ("status",), registry=None)
 ORDER_CONFIRM: Final = Histogram(
     "holdfast_order_confirm_seconds", "From accepted to confirmed", buckets=_SLOW, registry=None
@@ -49,7 +44,7 @@ OPERATOR_ALERTS: Final = Counter(
 )
 
 _SERVED: Final = {
-    "gateway": (HTTP_REQUESTS, HTTP_DURATION, REDIS_UP, POOL_WAIT),
+    "gateway": (HTTP, REDIS_UP, POOL_WAIT),
     "worker": (OPERATOR_ALERTS, REDIS_UP, POOL_WAIT),
     "consumer": (ORDERS, ORDER_CONFIRM, OPEN_ORDERS, OUTBOX_AGE, STREAM_LAG, REDIS_UP, POOL_WAIT),
 }
