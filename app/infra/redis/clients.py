@@ -1,15 +1,19 @@
-"""`open_redis`: the connections of one process to Redis, a deadline on every command, and a breaker.
+"""`open_redis`: the connections of one process to Redis, with a deadline on every command.
 
-Three clients, because their commands differ: `reads` may be asked twice, `writes` are sent once, `blocking`
-waits longer than any other command may take. Nothing here is the truth: whoever gets `Unavailable` goes on
-without Redis. If the process dies here, at most a cached document or a hint is lost.
+`hot` is the one that everything goes over: one connection, auto-pipelined, which also says whether Redis is
+up. The event streams have clients of redis-py, made when they are first used: `reads` may be asked twice,
+`writes` are sent once, `blocking` waits longer than any other command may take. Nothing here is the truth:
+whoever gets `Unavailable` goes on without Redis. If the process dies here, at most a cached document or a
+hint is lost.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import cached_property
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from redis import exceptions as refused
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -17,6 +21,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.domain.errors import Unavailable
+from app.hotpath.address import Address
+from app.hotpath.client import Client
+from app.hotpath.errors import MayHaveHappened, NotNow, NotSent
 from app.infra.tasks import end
 from app.observability import metrics
 from app.observability.logging import logger
@@ -31,6 +38,11 @@ _CONNECT_TIMEOUT_S: Final = 1.0
 _SOCKET_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 1
 _CLOSE_TIMEOUT_S: Final = 2.0
+_HEARTBEAT_S: Final = 1.0
+"""A connection that said nothing for this long is asked whether it lives, for `holdfast_redis_up`."""
+
+NO_ANSWER: Final = (NotSent, MayHaveHappened, NotNow)
+"""What a hot client raises where Redis does not answer, or not now. Every other error is a defect."""
 
 AWAY: Final = (refused.ConnectionError, refused.TimeoutError, OSError)
 """No answer. (The built-in TimeoutError is an OSError.)"""
@@ -48,8 +60,7 @@ log = logger("redis")
 class Breaker:
     """After a few failures in a row, refuse at once for a second, then let one command try.
 
-    So a dead Redis costs microseconds. It also keeps the metric `holdfast_redis_up` and writes one line per
-    change, not per failure.
+    So a dead Redis costs microseconds. For the clients of redis-py: the hot client has a breaker of its own.
     """
 
     FAILURES_MAX: Final = 3
@@ -60,7 +71,6 @@ class Breaker:
         self._failures = 0
         self._closed_until = 0.0
         self._trying = False
-        self._up: bool | None = None
 
     def enter(self) -> None:
         """Let a command pass, or raise Unavailable."""
@@ -74,44 +84,70 @@ class Breaker:
         """Redis answered, whatever it said."""
         self._failures = 0
         self._trying = False
-        self._change(up=True)
 
     def failed(self) -> None:
         """Redis did not answer."""
         self._failures += 1
         self._trying = False
         self._closed_until = time.monotonic() + self.PAUSE_S
-        if self._failures >= self.FAILURES_MAX:
-            self._change(up=False)
 
     def gave_up(self) -> None:
         """Nobody waited for the answer: nothing is known."""
         self._trying = False
 
-    def _change(self, *, up: bool) -> None:
-        if up is self._up:
-            return
-        metrics.REDIS_UP.set(1 if up else 0)
-        if not up:
-            log.warning("redis_is_away")
-        elif self._up is False:
-            log.info("redis_is_back")
-        self._up = up
-
 
 class RedisClients:
-    """One process's Redis. Use the clients inside `bounded`; `blocking` has its own long timeout."""
+    """One process's Redis: `hot`, and redis-py's clients, which are used inside `bounded`."""
 
     def __init__(self, url: str, db: int | None, environment: str, name: str) -> None:
-        """Prepare the clients; each connects when it is first used."""
+        """Prepare the clients; `open` connects the hot one, the others connect when they are first used."""
         self.environment = environment
-        self.reads = _client(url, db, f"{name}-reads", retries=_READ_RETRIES)
-        self.writes = _client(url, db, f"{name}-writes", retries=0)
-        self.blocking = _client(
-            url, db, f"{name}-blocking", retries=0, socket_timeout_s=BLOCK_MAX_S + _SOCKET_TIMEOUT_S
+        self.address = Address.parse(url, None if _names_database(url) else db)
+        self.name = f"holdfast-{name}"
+        self.hot = Client(
+            self.address, name=self.name, deadline_s=REQUEST_DEADLINE_S, heartbeat_s=_HEARTBEAT_S
         )
         self.breaker = Breaker()
+        self._url = url
+        self._db = db
+        self._made: list[Redis] = []
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Connect, in the background, and tell operators whenever Redis goes away or comes back."""
+        was_away = False
+
+        def up() -> None:
+            nonlocal was_away
+            metrics.REDIS_UP.set(1)
+            if was_away:
+                log.info("redis_is_back")
+            was_away = False
+
+        def down(reason: str) -> None:
+            nonlocal was_away
+            metrics.REDIS_UP.set(0)
+            log.warning("redis_is_away", error=reason)
+            was_away = True
+
+        self.hot.when_up.append(up)
+        self.hot.when_down.append(down)
+        self.hot.open()
+
+    @cached_property
+    def reads(self) -> Redis:
+        """redis-py, for commands that may be asked twice."""
+        return self._make("reads", retries=_READ_RETRIES)
+
+    @cached_property
+    def writes(self) -> Redis:
+        """redis-py, for commands that are sent once."""
+        return self._make("writes", retries=0)
+
+    @cached_property
+    def blocking(self) -> Redis:
+        """redis-py, for commands that wait, at most BLOCK_MAX_S."""
+        return self._make("blocking", retries=0, socket_timeout_s=BLOCK_MAX_S + _SOCKET_TIMEOUT_S)
 
     @asynccontextmanager
     async def bounded(self, deadline_s: float = REQUEST_DEADLINE_S) -> AsyncIterator[None]:
@@ -138,9 +174,9 @@ class RedisClients:
         self.breaker.answered()
 
     async def is_well(self) -> bool:
-        """Whether a command is answered."""
-        async with self.bounded():
-            await command(self.reads, "PING")
+        """Whether a command is answered. Raises Unavailable."""
+        with unavailable_when_away():
+            await self.hot.execute("PING", safe=True)
         return True
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -153,26 +189,40 @@ class RedisClients:
     async def close(self) -> None:
         """Stop what runs in the background and close all connections."""
         await end(self._tasks, within_s=_CLOSE_TIMEOUT_S)
-        for client in (self.reads, self.writes, self.blocking):
+        self.hot.when_down.clear()  # it goes because we go
+        await self.hot.close()
+        for client in self._made:
             with suppress(*AWAY):
                 await asyncio.wait_for(client.aclose(), _CLOSE_TIMEOUT_S)
 
+    def _make(self, role: str, *, retries: int, socket_timeout_s: float = _SOCKET_TIMEOUT_S) -> Redis:
+        pool = BlockingConnectionPool.from_url(
+            self._url,
+            db=self._db or 0,
+            protocol=2,
+            max_connections=_CONNECTIONS_MAX,
+            timeout=_CONNECT_TIMEOUT_S,
+            socket_timeout=socket_timeout_s,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            client_name=f"{self.name}-{role}",
+            retry=Retry(NoBackoff(), retries),
+        )
+        self._made.append(Redis.from_pool(pool))
+        return self._made[-1]
 
-def _client(
-    url: str, db: int | None, name: str, *, retries: int, socket_timeout_s: float = _SOCKET_TIMEOUT_S
-) -> Redis:
-    pool = BlockingConnectionPool.from_url(
-        url,
-        db=db or 0,
-        protocol=2,
-        max_connections=_CONNECTIONS_MAX,
-        timeout=_CONNECT_TIMEOUT_S,
-        socket_timeout=socket_timeout_s,
-        socket_connect_timeout=_CONNECT_TIMEOUT_S,
-        client_name=f"holdfast-{name}",
-        retry=Retry(NoBackoff(), retries),
-    )
-    return Redis.from_pool(pool)
+
+def _names_database(url: str) -> bool:
+    parts = urlsplit(url)
+    return "db" in parse_qs(parts.query) or (parts.scheme != "unix" and parts.path.strip("/") != "")
+
+
+@contextmanager
+def unavailable_when_away() -> Iterator[None]:
+    """Turn what a hot client raises where Redis does not answer, or not now, into Unavailable."""
+    try:
+        yield
+    except NO_ANSWER as error:
+        raise Unavailable("redis", str(error)) from error
 
 
 async def command(client: Redis, *parts: str | bytes | int) -> Any:  # noqa: ANN401 - whatever it answers
@@ -182,8 +232,12 @@ async def command(client: Redis, *parts: str | bytes | int) -> Any:  # noqa: ANN
 
 @asynccontextmanager
 async def open_redis(url: str, db: int | None, environment: str, name: str) -> AsyncIterator[RedisClients]:
-    """The process's Redis, called `name` in the server's list of clients. Never fails where Redis is dead."""
+    """The process's Redis, called `holdfast-<name>` in the server's list of clients.
+
+    Never fails where Redis is dead.
+    """
     async with AsyncExitStack() as stack:
         clients = RedisClients(url, db, environment, name)
         stack.push_async_callback(clients.close)
+        clients.open()
         yield clients
