@@ -5,6 +5,8 @@ gets a database of its own, cloned from a migrated template, and an empty Redis.
 ids of their own.
 """
 
+import os
+import random
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +21,7 @@ import redis.asyncio
 
 from app.dev.servers import EmbeddedPostgres, EmbeddedTemporal, EmbeddedValkey
 from app.infra.postgres.migrate import migrate
+from tests.proxy import FaultProxy
 
 TEMPLATE = "migrated"
 
@@ -78,6 +81,22 @@ async def redis_url(redis_server: EmbeddedValkey) -> str:
     async with redis.asyncio.from_url(redis_server.url) as client:
         await client.flushall()
     return redis_server.url
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Decides everything random of a test: HOLDFAST_TEST_SEED, else the seed `make` shows, else a new one."""
+    given = os.environ.get("HOLDFAST_TEST_SEED") or request.config.getoption("hypothesis_seed", None)
+    chosen = int(given) if given else random.randrange(2**31)
+    print(f"random seed: HOLDFAST_TEST_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture
+async def fault_proxy(redis_url: str, seed: int) -> AsyncIterator[FaultProxy]:
+    """An empty Redis behind a proxy that misbehaves as told: `fault_proxy.url`."""
+    async with FaultProxy(redis_url, seed=seed) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")
