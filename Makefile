@@ -3,6 +3,8 @@
 #   ARGS     more arguments for `holdfast up` and `holdfast down`, or for pytest: make test ARGS="-k cancel"
 #   PYTHON   the interpreter .venv is made with (default: the first of python3.11 … python3.14, python3)
 #   WORKERS  test processes at once
+#   ONLY     the benchmarks to run: make bench ONLY=redis,lock
+#   JSON     a file for the results of the benchmarks; SVG: one for their picture
 #   SEED     seed of the random tests; the one in use is printed with the command
 
 ARGS ?=
@@ -16,7 +18,7 @@ COMPILE = .venv/lock-tools/bin/uv pip compile pyproject.toml --quiet --universal
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(ARGS)
 
 .DEFAULT_GOAL := all
-.PHONY: all environment help up down test test-full check lock clean
+.PHONY: all environment help up down test test-full check bench lock clean
 
 all: environment help
 
@@ -29,6 +31,7 @@ help:
 	@echo 'make test       all tests but the long ones (at most 10 minutes; ARGS="-k name" for some of them)'
 	@echo 'make test-full  all tests (under an hour)'
 	@echo 'make check      format, lint, types, import contracts, unit tests (under a minute)'
+	@echo 'make bench      this project beside its references, as ratios (ONLY=name JSON=file SVG=file)'
 	@echo 'make lock       resolve the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)'
 	@echo 'make clean      remove the environment and every cache; the data stays'
 
@@ -51,11 +54,16 @@ check: environment
 	.venv/bin/lint-imports --no-logo
 	$(PYTEST) tests/unit tests/architecture $(ARGS)
 
+bench: environment
+	@sh requirements/peers.sh
+	@.venv/bin/python -m bench --only '$(ONLY)' $(if $(JSON),--json '$(JSON)') $(if $(SVG),--svg '$(SVG)')
+
 lock: environment
 	@test -x .venv/lock-tools/bin/uv || { .venv/bin/python -m venv .venv/lock-tools && \
 		.venv/lock-tools/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION); }
 	$(COMPILE) --output-file requirements/image.lock
 	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
+	$(COMPILE) --extra bench --constraint requirements/dev.lock --output-file requirements/bench.lock
 
 clean:
 	@if [ -f .venv/.installed ]; then .venv/bin/holdfast down || true; fi
