@@ -65,12 +65,14 @@ class Result(msgspec.Struct, kw_only=True):
     """What came of a run.
 
     `answered` counts the answers within the first `seconds` seconds, of which `rate` is made; `statuses`
-    counts all answers. `unanswered` took longer than the bound (or were never sent because no connection was
-    free), `lost` went with their connection. Both are in the latencies with the bound.
-    `late_ms` is how late the generator itself was at worst in sending what was due on a free connection.
+    counts all answers, the last of which came after `drained_s`. `unanswered` took longer than the bound (or
+    were never sent because no connection was free), `lost` went with their connection. Both are in the
+    latencies with the bound. `late_ms` is how late the generator itself was at worst in sending what was due
+    on a free connection.
     """
 
     seconds: float
+    drained_s: float
     answered: int
     statuses: dict[int, int]
     unanswered: int

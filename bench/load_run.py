@@ -44,6 +44,7 @@ class Run:
         self._is_over = False  # nothing more is sent for the first time
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._until = 0.0
+        self._last = 0.0  # when the last answer came
         self._looking: asyncio.TimerHandle | None = None
         self._answered = 0
         self._statuses: dict[int, int] = {}
@@ -63,7 +64,7 @@ class Run:
             raise LoadError(f"Nobody listens on port {plan.port}: {error}") from None
         ticking = _Ticks(loop) if plan.rate else None
         began = time.perf_counter()
-        self._until = began + plan.seconds
+        self._until, self._last = began + plan.seconds, began
         self._looking = loop.call_later(_LOOK_S, self._look)
         try:
             if ticking is not None and plan.rate is not None:
@@ -78,11 +79,17 @@ class Run:
             if ticking is not None:
                 ticking.close()
             self._close()
-        return self._made(min(time.perf_counter() - began, plan.seconds))
+        drained_s = self._last - began
+        return self._made(drained_s if self._is_cut_short() else plan.seconds, drained_s)
 
-    def _made(self, seconds: float) -> Result:
+    def _is_cut_short(self) -> bool:
+        """Whether the requests were sent and answered before the time was over."""
+        return self._limit is not None and self._next >= self._limit and self._last < self._until
+
+    def _made(self, seconds: float, drained_s: float) -> Result:
         return Result(
             seconds=seconds,
+            drained_s=drained_s,
             answered=self._answered,
             statuses=self._statuses,
             unanswered=self._unanswered,
@@ -98,7 +105,7 @@ class Run:
 
     def answered(self, connection: Connection, status: int, head_end: int, answer: bytes) -> None:
         """Count an answer and let its connection go on."""
-        now = time.perf_counter()
+        now = self._last = time.perf_counter()
         self._latencies.append((now - connection.began) * 1000)
         statuses = self._statuses
         if status in statuses:

@@ -1,0 +1,1 @@
+"""Reference programs: the least that does the same thing, made as good as it can be made."""
