@@ -1,0 +1,86 @@
+"""Owns the stand-in for `redis-benchmark`: raw sockets, epoll, requests made beforehand, replies counted.
+
+Guarantees: as many connections and as many commands in flight on each as asked; a batch is one write; replies
+are counted by their length on the wire, which must be the same for all, and their first byte is looked at, so
+an error is noticed. It runs in a child process (bench.child) and blocks it while it measures.
+"""
+
+import itertools
+import random
+import select
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+
+from app.hotpath.address import Address
+from bench.child import Run
+from bench.samples import BenchmarkFailed
+
+BATCHES = 512
+"""Different batches, so that keys vary as they do with the program."""
+READ_BYTES = 1 << 18
+WAIT_S = 5.0
+
+
+@asynccontextmanager
+async def load(
+    url: str, command: Sequence[str], reply_bytes: int, keys: int, pipeline: int, connections: int
+) -> AsyncIterator[Run]:
+    """Connections to the server and a run over them."""
+    address = Address.parse(url)
+    choose = random.Random(0).randrange
+    batches = [b"".join(_packed(command, choose(keys)) for _ in range(pipeline)) for _ in range(BATCHES)]
+    with ExitStack() as stack:
+        sockets = [socket.create_connection((address.host, address.port)) for _ in range(connections)]
+        for each in sockets:
+            stack.callback(each.close)
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        async def run(seconds: float) -> int:
+            return _exchange(sockets, batches, reply_bytes * pipeline, seconds) * pipeline
+
+        yield run
+
+
+def _packed(command: Sequence[str], key: int) -> bytes:
+    parts = [part.replace("__rand_int__", f"{key:012d}").encode() for part in command]
+    head = b"*%d\r\n" % len(parts)
+    return head + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+def _exchange(
+    sockets: Sequence[socket.socket], batches: Sequence[bytes], expected: int, seconds: float
+) -> int:
+    """Send batch after batch on every connection until the time is over; how many were answered."""
+    poll = select.epoll()
+    missing = {each.fileno(): 0 for each in sockets}
+    by_number = {each.fileno(): each for each in sockets}
+    following = itertools.cycle(batches).__next__
+    end, done, open_batches = time.perf_counter() + seconds, 0, len(sockets)
+    with poll:
+        for each in sockets:
+            poll.register(each.fileno(), select.EPOLLIN)
+            missing[each.fileno()] = expected
+            each.sendall(following())
+        while open_batches:
+            ready = poll.poll(WAIT_S)
+            if not ready:
+                raise BenchmarkFailed(f"the server said nothing for {WAIT_S:g} s")
+            going_on = time.perf_counter() < end
+            for number, _ in ready:
+                data = by_number[number].recv(READ_BYTES)
+                if not data or (missing[number] == expected and data[:1] == b"-"):
+                    raise BenchmarkFailed(f"the server answered {data[:200]!r}")
+                missing[number] -= len(data)
+                if missing[number] > 0:
+                    continue
+                if missing[number] < 0:
+                    raise BenchmarkFailed("the server answered more than was asked")
+                done += 1
+                if going_on:
+                    missing[number] = expected
+                    by_number[number].sendall(following())
+                else:
+                    open_batches -= 1
+    return done
