@@ -10,21 +10,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from app.domain import chain
-from app.domain.catalogue import Product
-from app.domain.commands import PlaceOrder, WantedLine
-from app.domain.errors import Refusal
 from app.domain.ids import order_id
-from app.domain.money import Money
-from app.domain.place import place
 from app.infra.postgres.order_rows import json_text
-from bench import shop
+from bench import placed, shop
 from bench.child import Run
 from bench.samples import Sample
 
@@ -85,26 +78,18 @@ BATCH = _statement(
 
 
 def _templates() -> list[Row]:
-    catalogue = {
-        shop.sku(n): Product(shop.sku(n), shop.sku(n), Money(shop.price(n), shop.CURRENCY), shop.ON_HAND)
-        for n in range(shop.SKUS)
-    }
     found = []
     for body, _ in zip(shop.bodies(), range(TEMPLATES), strict=False):
         wanted = msgspec.json.decode(body)
-        lines = tuple(WantedLine(line["sku"], line["quantity"]) for line in wanted["lines"])
-        command = PlaceOrder(wanted["customer_id"], wanted["currency"], lines, wanted["payment_method"], None)
-        at = datetime.now(UTC)
-        placed = place(command, order_id(0, bytes(10)), catalogue, secrets.token_hex(12), at)
-        assert not isinstance(placed, Refusal)
-        order, event = placed
-        linked = chain.chain(None, order.id, 0, (event,), at, order.correlation_id, None)[0]
+        lines = [(line["sku"], line["quantity"]) for line in wanted["lines"]]
+        order, event = placed.accepted(wanted["customer_id"], lines)
+        first = placed.linked(order, event)
         found.append(
             (
                 *(order.id, order.customer_id, order.status, order.currency, json_text(order.lines)),
                 *(order.total, json_text(order.payment), order.payment_method, order.stock, "{}"),
-                *(json_text(wanted["shipping_address"]), order.correlation_id, linked.hash, at),
-                *(linked.type, linked.data),
+                *(json_text(wanted["shipping_address"]), order.correlation_id, first.hash, order.created_at),
+                *(first.type, first.data),
             )
         )
     return found
