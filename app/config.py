@@ -4,43 +4,17 @@ A setting that is missing, not understood or contradicts another stops the progr
 names the variable and says what it should be (exit 78). The value of a secret is never printed.
 """
 
-import ipaddress
 import os
-import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from app import values
+
 MODES: Final = ("gateway", "worker", "consumer")
 EXIT_CONFIGURATION: Final = 78
-
-_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
-_ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})\Z")
-_PORT_MAX: Final = 65535
-_HOST: Final = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[A-Za-z0-9_-]{1,63}\Z")
-_VISIBLE: Final = re.compile(r"[!-~]+\Z")
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
-_DATABASE_OPTIONS: Final = {
-    "port": r"[0-9]{1,5}(,[0-9]{1,5})*",
-    "sslmode": r"disable|allow|prefer|require|verify-ca|verify-full",
-    "target_session_attrs": r"any|primary|standby|read-write|read-only|prefer-standby",
-}
-"""Options of DATABASE_URL whose values are known; of the others, the server is the judge."""
-_REDIS_OPTIONS: Final = {
-    "db": r"[0-9]{1,4}",
-    "username": r".+",
-    "password": r".+",
-    "ssl_cert_reqs": r"none|optional|required",
-    "ssl_check_hostname": r"true|false|yes|no|1|0",
-    "ssl_ca_certs": r".+",
-    "ssl_certfile": r".+",
-    "ssl_keyfile": r".+",
-}
-"""All options that REDIS_URL may have: deadlines and the like are the program's business."""
-_QUEUES: Final = ("orders", "payments", "inventory", "shipping", "notifications")
 
 
 class ConfigurationError(Exception):
@@ -74,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     smtp_url: str | None
     shutdown_timeout_s: float
     event_shards: int
+    rate_limit_per_s: int
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -90,226 +65,94 @@ class Setting(msgspec.Struct, frozen=True):
     secret: bool = False
 
 
-def _text(value: str) -> str:
-    if not value:
-        raise ValueError("not be empty")
-    return value
-
-
-def _visible(value: str) -> str:
-    if not _VISIBLE.match(value):
-        raise ValueError("be made of ASCII characters without spaces")
-    return value
-
-
-def _namespace(value: str) -> str:
-    if not _NAMESPACE.match(value):
-        raise ValueError("be a name of letters, digits, dots, hyphens and underscores")
-    return value
-
-
-def _host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if not _HOST.match(value):
-            raise ValueError("be an IP address or the name of a host") from None
-    return value
-
-
-def _file(value: str) -> str:
-    if not Path(value).is_file() or not os.access(value, os.R_OK):
-        raise ValueError("name a file that can be read")
-    return value
-
-
-def _name(value: str) -> str:
-    if not _NAME.match(value):
-        raise ValueError(
-            "be a lower-case name such as dev, staging or production (letters, digits, hyphens, ≤ 32)"
-        )
-    return value
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        parts = _parts(value)
-        if parts is None or parts.scheme not in schemes:
-            raise ValueError("be a URL that starts with " + " or ".join(f"{s}://" for s in schemes))
-        return value
-
-    return parse
-
-
-def _http_url(value: str) -> str:
-    url = _url("http", "https")(value)
-    if not _VISIBLE.match(url) or any(sign in url for sign in "@?#\\"):
-        raise ValueError("be a URL of host, port and path only: no user, query, fragment or space")
-    return url.rstrip("/")
-
-
-def _database_url(value: str) -> str:
-    parts = urlsplit(_url("postgresql", "postgres")(value))
-    for place in parts.netloc.rpartition("@")[2].split(","):
-        port = place.rpartition("]")[2].rpartition(":")[2] if ":" in place.rpartition("]")[2] else ""
-        if port and not _is_port(port):
-            raise ValueError(f"name ports from 1 to {_PORT_MAX}")
-    for name, text in parse_qsl(parts.query):
-        if not re.fullmatch(_DATABASE_OPTIONS.get(name, r"(?s:.*)"), text) or (
-            name == "port" and not all(map(_is_port, text.split(",")))
-        ):
-            raise ValueError(f"be a URL whose option {name} has a value that there is")
-    return value
-
-
-def _is_port(text: str) -> bool:
-    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and 1 <= int(text) <= _PORT_MAX
-
-
-def _parts(value: str) -> SplitResult | None:
-    """A URL's parts; None when it is none, or leads nowhere."""
-    try:  # what urlsplit says may quote a password, so it is never passed on
-        parts = urlsplit(value)
-        # Lists of hosts have no one port.
-        is_right = "," in parts.netloc or parts.port is None or parts.port > 0
-    except ValueError:
-        return None
-    # PostgreSQL's host may be left out, or follow in the query.
-    place = {"unix": parts.path, "postgresql": "/", "postgres": "/"}.get(parts.scheme, parts.hostname)
-    return parts if is_right and place and value.startswith(f"{parts.scheme}://") else None
-
-
-def _redis_url(value: str) -> str:
-    url = _url("redis", "rediss", "unix")(value)
-    parts = urlsplit(url)
-    if "," in url:
-        raise ValueError("name one server: lists for Cluster and Sentinel are not taken yet")
-    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,4}", parts.path):
-        raise ValueError("end in the number of a database, or in the host")
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        if (
-            name not in _REDIS_OPTIONS
-            or (name.startswith("ssl_") and parts.scheme != "rediss")
-            or not re.fullmatch(_REDIS_OPTIONS[name], text, re.IGNORECASE)
-        ):
-            allowed = ", ".join(_REDIS_OPTIONS)
-            raise ValueError(f"be a URL with right values of no other options than {allowed} (ssl_: rediss)")
-    if parts.fragment:
-        raise ValueError("be a URL without a fragment (#)")
-    return url
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
-            raise ValueError(f"be a whole number from {low} to {high}")
-        return int(value)
-
-    return parse
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = -1.0
-        if not low <= seconds <= high:
-            raise ValueError(f"be a number of seconds from {low:g} to {high:g}")
-        return seconds
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.lower() not in choices:
-            raise ValueError("be one of " + ", ".join(choices))
-        return value.lower()
-
-    return parse
-
-
-def _queues(value: str) -> tuple[str, ...]:
-    """The queues in order; one that is named twice is served once."""
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
-    if not set(names) <= set(_QUEUES):
-        raise ValueError("be a comma list of " + ", ".join(_QUEUES))
-    return names
-
-
-def _address(value: str) -> str:
-    match = _ADDRESS.match(value)
-    if not match or not 1 <= int(match.group(1)) <= _PORT_MAX:
-        raise ValueError("be host:port")
-    return value
-
-
 SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("MODE", "what this process is: `gateway`, `worker` or `consumer`", _one_of(*MODES)),
+    Setting("MODE", "what this process is: `gateway`, `worker` or `consumer`", values.one_of(*MODES)),
     Setting(
-        "ENVIRONMENT", "`dev`, `staging`, `production` or another name; all keys carry it", _name, modes=MODES
+        "ENVIRONMENT",
+        "`dev`, `staging`, `production` or another name; all keys carry it",
+        values.name,
+        modes=MODES,
     ),
     Setting(
         "DATABASE_URL",
         "PostgreSQL, the truth: `postgresql://user:password@host:port/database`",
-        _database_url,
+        values.database_url,
         modes=(*MODES, "tool"),
         secret=True,
     ),
-    Setting("DATABASE_POOL_SIZE", "connections of one process", _whole(1, 200), "10"),
+    Setting("DATABASE_POOL_SIZE", "connections of one process", values.whole(1, 200), "10"),
     Setting(
         "REDIS_URL",
         "Redis ≥ 7.0 or Valkey: `redis://`, `rediss://` (TLS) or `unix://`",
-        _redis_url,
+        values.redis_url,
         modes=MODES,
         secret=True,
     ),
-    Setting("REDIS_DB", "database number, where the URL names none", _whole(0, 15)),
-    Setting("TEMPORAL_ADDRESS", "Temporal's frontend, `host:port`", _address, modes=("worker",)),
-    Setting("TEMPORAL_NAMESPACE", "its namespace", _namespace, modes=("worker",)),
-    Setting("TEMPORAL_TLS_CERT", "file with a client certificate (PEM)", _file),
-    Setting("TEMPORAL_TLS_KEY", "file with its key (PEM)", _file),
-    Setting("TEMPORAL_API_KEY", "API key of Temporal Cloud", _visible, secret=True),
-    Setting("WORKER_QUEUES", "the task queues a worker serves, comma list", _queues, ",".join(_QUEUES)),
-    Setting("LISTEN_HOST", "the address that PORT and HEALTH_PORT are opened on", _host, "0.0.0.0"),  # noqa: S104
-    Setting("PORT", "the gateway's HTTP port", _whole(1, _PORT_MAX), "8080"),
-    Setting("HEALTH_PORT", "health and metrics of worker and consumer", _whole(1, _PORT_MAX), "8081"),
+    Setting("REDIS_DB", "database number, where the URL names none", values.whole(0, 15)),
+    Setting("TEMPORAL_ADDRESS", "Temporal's frontend, `host:port`", values.address, modes=("worker",)),
+    Setting("TEMPORAL_NAMESPACE", "its namespace", values.namespace, modes=("worker",)),
+    Setting("TEMPORAL_TLS_CERT", "file with a client certificate (PEM)", values.file),
+    Setting("TEMPORAL_TLS_KEY", "file with its key (PEM)", values.file),
+    Setting("TEMPORAL_API_KEY", "API key of Temporal Cloud", values.visible, secret=True),
+    Setting(
+        "WORKER_QUEUES", "the task queues a worker serves, comma list", values.queues, ",".join(values.QUEUES)
+    ),
+    Setting("LISTEN_HOST", "the address that PORT and HEALTH_PORT are opened on", values.host, "0.0.0.0"),  # noqa: S104
+    Setting("PORT", "the gateway's HTTP port", values.whole(1, values.PORT_MAX), "8080"),
+    Setting(
+        "HEALTH_PORT", "health and metrics of worker and consumer", values.whole(1, values.PORT_MAX), "8081"
+    ),
     Setting(
         "LOG_LEVEL",
         "`debug`, `info`, `warning` or `error`",
-        _one_of("debug", "info", "warning", "error"),
+        values.one_of("debug", "info", "warning", "error"),
         "info",
     ),
     Setting(
         "LOG_FORMAT",
         "`json` or `console`; by default console in dev, json elsewhere",
-        _one_of("json", "console"),
+        values.one_of("json", "console"),
     ),
     Setting(
         "STRIPE_API_KEY",
         "the payment provider's secret key: `sk_live_…` in production, `sk_test_…` elsewhere",
-        _visible,
+        values.visible,
         modes=("worker",),
         secret=True,
     ),
-    Setting("STRIPE_API_BASE", "another address of the payment provider (the sandbox)", _http_url),
-    Setting("CARRIER_URL", "the carrier's API: `https://…`", _http_url, modes=("worker",)),
+    Setting("STRIPE_API_BASE", "another address of the payment provider (the sandbox)", values.http_url),
+    Setting("CARRIER_URL", "the carrier's API: `https://…`", values.http_url, modes=("worker",)),
     Setting(
-        "CARRIER_WEBHOOK_SECRET", "the key that signs its webhooks", _text, modes=("gateway",), secret=True
+        "CARRIER_WEBHOOK_SECRET",
+        "the key that signs its webhooks",
+        values.text,
+        modes=("gateway",),
+        secret=True,
     ),
-    Setting("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go; reserved, nothing is sent yet", _http_url),
+    Setting("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go; reserved, nothing is sent yet", values.http_url),
     Setting(
-        "SMTP_URL", "where e-mail goes; reserved, nothing is sent yet", _url("smtp", "smtps"), secret=True
+        "SMTP_URL",
+        "where e-mail goes; reserved, nothing is sent yet",
+        values.url("smtp", "smtps"),
+        secret=True,
     ),
     Setting(
         "SHUTDOWN_TIMEOUT_S",
         "how long a process may finish what it holds after SIGTERM",
-        _seconds(0.1, 3600),
+        values.seconds(0.1, 3600),
         "25",
     ),
     Setting(
-        "EVENT_SHARDS", "streams that events are spread over; the same in all processes", _whole(1, 256), "4"
+        "EVENT_SHARDS",
+        "streams that events are spread over; the same in all processes",
+        values.whole(1, 256),
+        "4",
+    ),
+    Setting(
+        "RATE_LIMIT_PER_S",
+        "how often a key may read, and how often write, unless it has a limit of its own",
+        values.whole(1, values.RATE_MAX_PER_S),
+        "10000",
     ),
 )
 """Every variable that the program reads."""
@@ -320,8 +163,8 @@ def load(mode: str, environ: Mapping[str, str] | None = None) -> Settings:
 
     Raises ConfigurationError.
     """
-    values = os.environ if environ is None else environ
-    known = {s.name: _read(s, mode, values) for s in SETTINGS if s.name != "MODE"}
+    given = os.environ if environ is None else environ
+    known = {s.name: _read(s, mode, given) for s in SETTINGS if s.name != "MODE"}
     _check_together(known)
     if known["LOG_FORMAT"] is None:
         known["LOG_FORMAT"] = "console" if known["ENVIRONMENT"] == "dev" else "json"
@@ -334,8 +177,8 @@ def mode(environ: Mapping[str, str] | None = None) -> str | None:
     return asked if asked in MODES else None
 
 
-def _read(setting: Setting, mode_name: str, values: Mapping[str, str]) -> Any:  # noqa: ANN401 - as the row's parse
-    value = values.get(setting.name) or setting.default
+def _read(setting: Setting, mode_name: str, given: Mapping[str, str]) -> Any:  # noqa: ANN401 - as the row's parse
+    value = given.get(setting.name) or setting.default
     if value is None:
         if mode_name in setting.modes:
             raise ConfigurationError(f"{setting.name} is missing: {setting.about}")

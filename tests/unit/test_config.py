@@ -94,6 +94,7 @@ WRONG = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4317"],
     "SMTP_URL": ["mailto:s3cret@example.com", "smtp://"],
     "SHUTDOWN_TIMEOUT_S": ["0", "-1", "nan", "inf", "3601", "soon", "1,5"],
+    "RATE_LIMIT_PER_S": ["0", "-1", "1000001", "1.5", "many"],
 }
 """Setting → values that it refuses."""
 
@@ -132,6 +133,7 @@ RIGHT = {
     },
     "SHUTDOWN_TIMEOUT_S": {"0.1": 0.1, "25": 25.0, "1e2": 100.0},
     "EVENT_SHARDS": {"1": 1, "256": 256},
+    "RATE_LIMIT_PER_S": {"1": 1, "1000000": 1_000_000},
 }
 """Setting → what becomes of values that it takes."""
 
