@@ -209,7 +209,7 @@ _GIVEN: Final = {
 def _bad(slugs: list[str], schema_of: dict[str, Any]) -> dict[str, Any]:
     kinds = [BY_SLUG[slug] for slug in slugs]
     headers = ["X-Request-ID", "X-Correlation-ID"]
-    headers += ["Retry-After"] if kinds[0].status == 503 or "not-now" in slugs else []
+    headers += ["Retry-After"] if kinds[0].status in {429, 503} or "not-now" in slugs else []
     headers += ["WWW-Authenticate"] if kinds[0].status in {401, 403} else []
     examples = {
         kind.slug: {

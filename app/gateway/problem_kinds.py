@@ -140,6 +140,13 @@ KINDS: Final = (
         "A key belongs to one request body. Use a new key for a new request.",
     ),
     Kind(
+        "rate-limited",
+        429,
+        "Too many requests with this API key",
+        "Nothing was done. `RateLimit-Policy` says how many are allowed, `RateLimit` how many are left, "
+        "`Retry-After` when to ask again, in seconds.",
+    ),
+    Kind(
         "internal-error",
         500,
         "Something went wrong on our side",

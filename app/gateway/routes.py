@@ -62,7 +62,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         """Every problem that this route can answer."""
         found = list(self.refuses)
         if self.scope:
-            found += ["unauthenticated", "forbidden"]
+            found += ["unauthenticated", "forbidden", "rate-limited"]
         if self.takes:
             found += ["malformed-request", "request-timeout", "body-too-large", "unsupported-media-type"]
             found += ["invalid-request"]

@@ -32,12 +32,16 @@ SCOPES_OF_CUSTOMERS: Final = ("orders:read", "orders:write", "products:read")
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """A key as it is known here; bound to a customer it sees and orders for that customer only."""
+    """A key as it is known here; bound to a customer it sees and orders for that customer only.
+
+    `rate_limit_per_s` is how often it may read, and how often write; None: as the gateway's setting says.
+    """
 
     id: str
     name: str
     scopes: frozenset[str]
     customer_id: str | None = None
+    rate_limit_per_s: int | None = None
 
 
 class ListedKey(msgspec.Struct, frozen=True):
@@ -47,6 +51,7 @@ class ListedKey(msgspec.Struct, frozen=True):
     name: str
     scopes: tuple[str, ...]
     customer_id: str | None
+    rate_limit_per_s: int | None
     created_at: datetime
     revoked_at: datetime | None
 
@@ -75,15 +80,23 @@ class ApiKeys:
         if not rows:
             return None
         row = rows[0]
-        return ApiKey(row["id"], row["name"], frozenset(row["scopes"]), row["customer_id"])
+        return ApiKey(
+            row["id"], row["name"], frozenset(row["scopes"]), row["customer_id"], row["rate_limit_per_s"]
+        )
 
     async def add(
-        self, key: str, *, name: str, scopes: Iterable[str], customer_id: str | None = None
+        self,
+        key: str,
+        *,
+        name: str,
+        scopes: Iterable[str],
+        customer_id: str | None = None,
+        rate_limit_per_s: int | None = None,
     ) -> str | None:
         """Let `key` open what `scopes` say; its id, or None when this very key is there already."""
         identity = f"key_{secrets.token_hex(8)}"
         rows = await self._database.fetch(
-            SQL["add"], identity, name, digest(key), sorted(scopes), customer_id
+            SQL["add"], identity, name, digest(key), sorted(scopes), customer_id, rate_limit_per_s
         )
         return rows[0]["id"] if rows else None
 
@@ -95,6 +108,7 @@ class ApiKeys:
                 row["name"],
                 tuple(row["scopes"]),
                 row["customer_id"],
+                row["rate_limit_per_s"],
                 row["created_at"],
                 row["revoked_at"],
             )

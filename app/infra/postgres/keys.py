@@ -17,6 +17,7 @@ from app.usage import Parser
 
 EXIT_UNREACHABLE: Final = 69
 KEY_NAME_MAX: Final = 100
+RATE_MAX_PER_S: Final = 1_000_000
 
 
 def _scopes(value: str) -> tuple[str, ...]:
@@ -38,6 +39,12 @@ def _name(value: str) -> str:
     return value
 
 
+def _rate(value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= RATE_MAX_PER_S:
+        raise argparse.ArgumentTypeError(f"a rate is a whole number from 1 to {RATE_MAX_PER_S}")
+    return int(value)
+
+
 _EPILOG: Final = f"""\
 options of create:
   --name NAME          what the key is for (needed)
@@ -45,6 +52,7 @@ options of create:
                        {", ".join(SCOPES[:3])},
                        {", ".join(SCOPES[3:])}
   --customer ID        bind it to one customer: it orders for that one and sees nobody else's orders
+  --rate N             let it read N times a second, and write as often, whatever RATE_LIMIT_PER_S says
 options of all three:
   --json               answer in JSON
 
@@ -74,6 +82,12 @@ def _parser() -> Parser:
         metavar="ID",
         help="bind it to one customer: it orders for that one and sees nobody else's orders",
     )
+    create.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="N",
+        help="let it read N times a second and write as often (default: the gateway's RATE_LIMIT_PER_S)",
+    )
     listing = commands.add_parser("list", help="show all keys (never the keys themselves)")
     revoke = commands.add_parser("revoke", help="close a key for good; gateways notice within seconds")
     revoke.add_argument("id", help="the key's id (key_…)")
@@ -85,9 +99,12 @@ def _parser() -> Parser:
 async def _create(keys: ApiKeys, asked: argparse.Namespace) -> int:
     key = new_key(asked.environment)
     scopes = asked.scopes or (SCOPES_OF_CUSTOMERS if asked.customer else SCOPES)
-    identity = await keys.add(key, name=asked.name, scopes=scopes, customer_id=asked.customer)
+    identity = await keys.add(
+        key, name=asked.name, scopes=scopes, customer_id=asked.customer, rate_limit_per_s=asked.rate
+    )
     if asked.json:
-        _print({"id": identity, "key": key, "scopes": scopes, "customer_id": asked.customer})
+        made = {"id": identity, "key": key, "scopes": scopes, "customer_id": asked.customer}
+        _print({**made, "rate_limit_per_s": asked.rate})
     else:
         _say(f"{identity} {key}")
         _say("Keep it now: it is not shown again.", sys.stderr)
@@ -102,7 +119,8 @@ async def _list(keys: ApiKeys, asked: argparse.Namespace) -> int:
     for key in found:
         state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "open"
         bound = f" customer={key.customer_id}" if key.customer_id else ""
-        _say(f"{key.id}  {state:24}  {key.name}{bound}  {','.join(key.scopes)}")
+        rate = f" rate={key.rate_limit_per_s}/s" if key.rate_limit_per_s else ""
+        _say(f"{key.id}  {state:24}  {key.name}{bound}{rate}  {','.join(key.scopes)}")
     return 0
 
 

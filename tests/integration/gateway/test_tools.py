@@ -49,6 +49,21 @@ async def test_a_key_is_made_used_listed_and_revoked(gateway: Gateway, database_
     assert next(key for key in json.loads(output) if key["id"] == made["id"])["revoked_at"]
 
 
+async def test_a_key_may_have_a_limit_of_its_own(database_url: str):
+    """It is stored with the key and shown in the list; other keys have none."""
+    made = ("keys", "create", "--json", "--name")
+    _, output, _ = await holdfast(database_url, *made, "crawler", "--rate", "5")
+    assert json.loads(output)["rate_limit_per_s"] == 5
+    await holdfast(database_url, *made, "shop")
+    _, output, _ = await holdfast(database_url, "keys", "list", "--json")
+    assert {key["name"]: key["rate_limit_per_s"] for key in json.loads(output)} == {
+        "crawler": 5,
+        "shop": None,
+    }
+    _, output, _ = await holdfast(database_url, "keys", "list")
+    assert output.count("rate=5/s") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -57,6 +72,8 @@ async def test_a_key_is_made_used_listed_and_revoked(gateway: Gateway, database_
         (["keys", "create", "--name", "x", "--scopes", "orders:all"], 64),
         (["keys", "create", "--name", "x", "--customer", "a b"], 64),
         (["keys", "create", "--name", "x\n"], 64),
+        (["keys", "create", "--name", "x", "--rate", "0"], 64),
+        (["keys", "create", "--name", "x", "--rate", "1000001"], 64),
         (["migrate", "--nonsense"], 64),
         (["seed", "--nonsense"], 64),
         (["keys", "--help"], 0),
