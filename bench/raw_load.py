@@ -19,7 +19,8 @@ from bench.samples import BenchmarkFailed
 
 BATCHES = 512
 """Different batches, so that keys vary as they do with the program."""
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 16
+ERROR = ord("-")
 WAIT_S = 5.0
 
 
@@ -53,34 +54,34 @@ def _exchange(
     sockets: Sequence[socket.socket], batches: Sequence[bytes], expected: int, seconds: float
 ) -> int:
     """Send batch after batch on every connection until the time is over; how many were answered."""
-    poll = select.epoll()
-    missing = {each.fileno(): 0 for each in sockets}
-    by_number = {each.fileno(): each for each in sockets}
     following = itertools.cycle(batches).__next__
-    end, done, open_batches = time.perf_counter() + seconds, 0, len(sockets)
-    with poll:
-        for each in sockets:
-            poll.register(each.fileno(), select.EPOLLIN)
-            missing[each.fileno()] = expected
-            each.sendall(following())
-        while open_batches:
+    buffer = bytearray(READ_BYTES)
+    # Bound methods by descriptor: a look-up less for each of them, which at this speed is some per cent.
+    receive = {each.fileno(): each.recv_into for each in sockets}
+    send = {each.fileno(): each.send for each in sockets}
+    missing = dict.fromkeys(receive, expected)
+    end, done, under_way = time.perf_counter() + seconds, 0, len(sockets)
+    with select.epoll() as poll:
+        for number in receive:
+            poll.register(number, select.EPOLLIN)
+            send[number](following())
+        while under_way:
             ready = poll.poll(WAIT_S)
             if not ready:
                 raise BenchmarkFailed(f"the server said nothing for {WAIT_S:g} s")
             going_on = time.perf_counter() < end
             for number, _ in ready:
-                data = by_number[number].recv(READ_BYTES)
-                if not data or (missing[number] == expected and data[:1] == b"-"):
-                    raise BenchmarkFailed(f"the server answered {data[:200]!r}")
-                missing[number] -= len(data)
-                if missing[number] > 0:
+                is_first = missing[number] == expected
+                received = receive[number](buffer)
+                missing[number] -= received
+                if not received or missing[number] < 0 or (is_first and buffer[0] == ERROR):
+                    raise BenchmarkFailed(f"the server answered {bytes(buffer[:200])!r}")
+                if missing[number]:
                     continue
-                if missing[number] < 0:
-                    raise BenchmarkFailed("the server answered more than was asked")
                 done += 1
                 if going_on:
                     missing[number] = expected
-                    by_number[number].sendall(following())
+                    send[number](following())
                 else:
-                    open_batches -= 1
+                    under_way -= 1
     return done
