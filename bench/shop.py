@@ -7,7 +7,7 @@ every idempotency key is new. The stock is large enough that nothing sells out.
 import itertools
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import asyncpg
 import msgspec
@@ -32,7 +32,9 @@ def price(number: int) -> int:
     return 500 + number * 37 % 5_000
 
 
-async def stock_up(dsn: str, api_key: str, *, skus: int = SKUS) -> None:
+async def stock_up(
+    dsn: str, api_key: str, *, skus: int = SKUS, warehouses: Sequence[str] = WAREHOUSES
+) -> None:
     """Put the catalogue, the stock and the key in place, with a rate limit that does not bite.
 
     Rows are written at once, without the events that the API would append: nothing that is measured reads
@@ -51,7 +53,7 @@ async def stock_up(dsn: str, api_key: str, *, skus: int = SKUS) -> None:
             """INSERT INTO stock (sku, warehouse, on_hand)
                SELECT s, w, $3 FROM unnest($1::text[]) s, unnest($2::text[]) w""",
             [sku(n) for n in range(skus)],
-            list(WAREHOUSES),
+            list(warehouses),
             ON_HAND,
         )
         await connection.execute(
