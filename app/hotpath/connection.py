@@ -6,18 +6,32 @@ commands that were sent may have happened.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from contextlib import suppress
+from math import inf
+from time import monotonic, perf_counter
 from typing import Any, Final, TypeAlias, cast
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
+from app.hotpath.callbacks import call
 from app.hotpath.errors import ErrorReply, HotpathError, MayHaveHappened, NotNow, error_reply
 from app.hotpath.statistics import Statistics
 
 WRITE_BUFFER_BYTES_MAX: Final = 1024 * 1024
 """Above this the socket's buffer takes no more, until a quarter of it is left."""
+STALL_S: Final = 1.0
+"""A connection that says nothing for this long, past a command's deadline, is stuck."""
+TRICKLE_S: Final = 10.0
+"""So is one whose answer is so late, although bytes come."""
+UNACKNOWLEDGED_S: Final = 5
+"""The kernel gives up a peer that acknowledges nothing for so long."""
+
+SAFE: Final = 1
+SENT_BEFORE: Final = 2
+"""Safe, and sent already on a connection that broke."""
 
 Reply: TypeAlias = Any
 """What RESP3 can say: bytes, int, float, bool, None, list, dict."""
@@ -28,11 +42,18 @@ Part: TypeAlias = str | bytes | float
 pack: Callable[[tuple[Part, ...]], bytes] = cast("Any", pack_command)
 """A command's bytes."""
 
-Entry: TypeAlias = tuple[bytes, "asyncio.Future[Reply]", float, bool]
-"""A command on its way: its bytes, who waits, until when (loop time), and whether it may be sent twice."""
+Entry: TypeAlias = tuple[bytes, "asyncio.Future[Reply]", float, int]
+"""A command on its way: its bytes, who waits, until when (monotonic), and may it be sent twice: 0, SAFE, …"""
 
 _MORE: Final = object()
 _ERRORS: Final = frozenset((ErrorReply, NotNow))
+_SOCKET_OPTIONS: Final = {
+    "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
+    "TCP_KEEPIDLE": (socket.IPPROTO_TCP, 10),
+    "TCP_KEEPINTVL": (socket.IPPROTO_TCP, 3),
+    "TCP_KEEPCNT": (socket.IPPROTO_TCP, 3),
+    "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, UNACKNOWLEDGED_S * 1000),
+}
 
 
 class Connection(asyncio.Protocol):
@@ -55,7 +76,8 @@ class Connection(asyncio.Protocol):
         self.sent: deque[Entry] = deque()
         self.lost = asyncio.Event()
         self.is_paused = False
-        self.heard_at = 0.0
+        self.is_ended = False  # nothing more is sent or heard; `lost` follows
+        self.heard_at = 0.0  # of answers, not of pushes: they come from a server that is deaf, too
         self.reason: BaseException | None = None
         self._statistics = statistics
         self._on_replies = on_replies
@@ -64,7 +86,6 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = Reader(protocolError=ProtocolError, replyError=error_reply, notEnoughData=_MORE)
         self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
         self._timed_from = 0.0
         self._timed_reply = -1  # the number of the reply that ends the round trip being timed
         self._sent_count = 0
@@ -74,7 +95,14 @@ class Connection(asyncio.Protocol):
         """The socket is connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES_MAX)
-        self.heard_at = self._loop.time()
+        self.heard_at = monotonic()
+        socket_ = transport.get_extra_info("socket")
+        if socket_ is not None and socket_.family != socket.AF_UNIX:
+            for name, (level, value) in _SOCKET_OPTIONS.items():
+                with suppress(OSError, AttributeError):  # not on every system
+                    socket_.setsockopt(level, getattr(socket, name), value)
+        if self.is_ended:  # given up while it was being connected
+            self._transport.abort()
 
     def send(self, batch: Sequence[Entry]) -> None:
         """Send commands in one write; each gets its place in the order of replies."""
@@ -92,19 +120,23 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Give every complete reply to whoever waits for it."""
-        self.heard_at = self._loop.time()
+        if self.is_ended:
+            return
         reader, sent = self._reader, self.sent
-        count, in_time = 0, False
-        reader.feed(data)
+        count, pushes, in_time = 0, 0, False
         try:
+            reader.feed(data)
             while True:
                 reply = reader.gets()
                 if reply is _MORE:
                     break
                 kind = reply.__class__
                 if kind is PushNotification:
-                    self._pushed(reply)
+                    pushes += 1
+                    call(self._on_push, reply)
                     continue
+                if not sent:
+                    raise reply if kind in _ERRORS else ProtocolError("a reply to nothing")
                 future = sent.popleft()[1]
                 count += 1
                 if future.done():  # cancelled, or its deadline passed: the reply is nobody's
@@ -116,8 +148,11 @@ class Connection(asyncio.Protocol):
                     future.set_exception(reply)
                 else:
                     future.set_result(reply)
-        except (ProtocolError, IndexError) as error:  # no RESP, or a reply to nothing
-            self.abort(error)
+        except (ProtocolError, ErrorReply, TypeError, ValueError, MemoryError) as error:
+            self.abort(error)  # what follows cannot be told apart any more
+        self._statistics.pushes += pushes
+        if count or not pushes:
+            self.heard_at = monotonic()
         if count:
             self._answered(count)
             self._on_replies(in_time)
@@ -129,9 +164,26 @@ class Connection(asyncio.Protocol):
             self._statistics.timed(perf_counter() - self._timed_from)
             self._timed_reply = -1
 
-    def _pushed(self, push: list[Any]) -> None:
-        self._statistics.pushes += 1
-        self._on_push(push)
+    def expire(self, now: float) -> tuple[int, float]:
+        """Fail what was due by now; how many those were, and when the next one is due (inf: never)."""
+        expired, next_at = 0, inf
+        for _, future, due_at, _ in self.sent:
+            if future.done():
+                continue
+            if due_at <= now:
+                future.set_exception(in_doubt("no answer within its deadline"))
+                expired += 1
+            elif due_at < next_at:
+                next_at = due_at
+        self._statistics.timeouts += expired
+        return expired, next_at
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether answers are so late that none will come."""
+        if not self.sent:
+            return False
+        late_s = now - self.sent[0][2]
+        return late_s >= TRICKLE_S or (late_s >= STALL_S and now - self.heard_at >= STALL_S)
 
     def pause_writing(self) -> None:
         """The socket's buffer is full."""
@@ -142,8 +194,13 @@ class Connection(asyncio.Protocol):
         self.is_paused = False
         self._on_room()
 
+    def eof_received(self) -> None:
+        """The server says no more; the transport closes itself."""
+        self.is_ended = True
+
     def abort(self, reason: BaseException | None = None) -> None:
         """Give the socket up; `connection_lost` follows."""
+        self.is_ended = True
         if self.reason is None:
             self.reason = reason
         if self._transport is not None:
@@ -151,6 +208,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone, whoever ended it."""
+        self.is_ended = True
         if self.reason is None:
             self.reason = error or ConnectionResetError("the server closed the connection")
         self.lost.set()
@@ -159,12 +217,11 @@ class Connection(asyncio.Protocol):
     def fail_sent(self) -> list[Entry]:
         """Fail what was sent and is not answered; commands that may be sent again are returned instead."""
         again: list[Entry] = []
-        for entry in self.sent:
-            future = entry[1]
+        for payload, future, due_at, safe in self.sent:
             if future.done():
                 continue
-            if entry[3]:
-                again.append(entry)
+            if safe:
+                again.append((payload, future, due_at, SENT_BEFORE))
             else:
                 future.set_exception(in_doubt(f"the connection broke ({self.reason!r})"))
         self.sent.clear()

@@ -2,27 +2,41 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final, TypeAlias
 
 from app.hotpath.address import Address
 from app.hotpath.connection import Connection, Part, pack
+from app.hotpath.errors import ErrorReply, HotpathError, error_reply
 
 CONNECT_TIMEOUT_S: Final = 1.0
 """For the whole of it: socket, TLS, and the server's answers to the greeting."""
+PROTOCOL: Final = 3
 
 Greeting: TypeAlias = Callable[[], Sequence[tuple[Part, ...]]]
 """Gives the commands that a new connection starts with."""
 
 
 async def dial(connection: Connection, address: Address, *, name: str, greeting: Greeting) -> None:
-    """Connect, speak RESP3, log in, choose the database, greet. Raises OSError and HotpathError."""
+    """Connect, speak RESP3, log in, choose the database, greet. Raises OSError and HotpathError.
+
+    No error's text holds the password, whatever the server says.
+    """
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await _connect(connection, address)
             await _greet(connection, [*_hello(address, name), *greeting()])
+    except TimeoutError:
+        connection.abort()
+        raise TimeoutError(f"no answer to a new connection within {CONNECT_TIMEOUT_S:g} s") from None
+    except ErrorReply as error:
+        connection.abort()
+        raise _without_secret(error, address.password) from None
     except BaseException:
         connection.abort()
         raise
+    if connection.lost.is_set():  # it broke before anybody could watch it
+        raise ConnectionResetError(f"the connection broke at its first answer ({connection.reason!r})")
 
 
 async def _connect(connection: Connection, address: Address) -> None:
@@ -37,7 +51,7 @@ def _hello(address: Address, name: str) -> list[tuple[Part, ...]]:
     login: tuple[Part, ...] = ()
     if address.password is not None:
         login = ("AUTH", address.username or "default", address.password)
-    hello: list[tuple[Part, ...]] = [("HELLO", 3, *login, "SETNAME", name)]
+    hello: list[tuple[Part, ...]] = [("HELLO", PROTOCOL, *login, "SETNAME", name)]
     if address.db:
         hello.append(("SELECT", address.db))
     return hello
@@ -45,7 +59,14 @@ def _hello(address: Address, name: str) -> list[tuple[Part, ...]]:
 
 async def _greet(connection: Connection, commands: list[tuple[Part, ...]]) -> None:
     loop = asyncio.get_running_loop()
-    due_at = loop.time() + CONNECT_TIMEOUT_S
-    batch = [(pack(parts), loop.create_future(), due_at, False) for parts in commands]
+    due_at = monotonic() + CONNECT_TIMEOUT_S
+    batch = [(pack(parts), loop.create_future(), due_at, 0) for parts in commands]
     connection.send(batch)
-    await asyncio.gather(*(entry[1] for entry in batch))
+    hello, *_ = await asyncio.gather(*(entry[1] for entry in batch))
+    if not isinstance(hello, dict) or hello.get(b"proto") != PROTOCOL:
+        raise HotpathError("the server does not speak RESP3; it is no Redis of version 6 or later")
+
+
+def _without_secret(error: ErrorReply, secret: str | None) -> ErrorReply:
+    """A server that does not know HELLO repeats all of it in its answer."""
+    return error if not secret else error_reply(error.message.replace(secret, "…"))

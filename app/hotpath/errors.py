@@ -27,11 +27,15 @@ class MayHaveHappened(HotpathError):
 
 
 class ErrorReply(HotpathError):
-    """The server answered with an error. `code` is its first word ("WRONGTYPE", "NOSCRIPT", "ERR", …)."""
+    """The server answered with an error. `code` is its first word ("WRONGTYPE", "NOSCRIPT", "ERR", …).
+
+    The error of one command inside an array (what a script returns) is not raised: it stands in its place.
+    """
 
     def __init__(self, message: str) -> None:
         """Take the server's own sentence."""
         super().__init__(message)
+        self.message = message
         self.code = message.partition(" ")[0]
 
 
