@@ -84,11 +84,12 @@ class Figure:
     """One ratio, ours to the reference, as the contract names it.
 
     `of` reads the value from a sample (operations a second by default); `reference` names the side it is
-    compared with (by default the contest's first reference).
+    compared with (by default the contest's first reference). A figure for information has no goal (None) and
+    may name a peer; it is left out where that cannot be had.
     """
 
     name: str
-    goal: float
+    goal: float | None
     unit: str = "1/s"
     better: Better = "higher"
     of: Reading = rate
@@ -129,8 +130,10 @@ class Contest:
         assert self.blocks >= BLOCKS_MIN, f"at least {BLOCKS_MIN} blocks"
         names = [side.name for side in self.sides]
         assert len(names) == len(set(names)), f"sides need names of their own: {names}"
-        references = {side.name for side in self.references}
-        assert all((figure.reference or self.references[0].name) in references for figure in self.figures)
+        references, peers = ({side.name for side in sides} for sides in (self.references, self.peers))
+        for figure in self.figures:
+            name = figure.reference or self.references[0].name
+            assert name in references or (name in peers and figure.goal is None), f"{figure.name}: {name}"
 
     @property
     def sides(self) -> list[Side]:
@@ -185,11 +188,12 @@ class Outcome:
     contest: "Measured"
 
     @property
-    def is_met(self) -> bool:
-        """Whether the median reaches the goal."""
-        if self.figure.better == "higher":
-            return self.ratio.median >= self.figure.goal
-        return self.ratio.median <= self.figure.goal
+    def is_met(self) -> bool | None:
+        """Whether the median reaches the goal; None where there is none."""
+        goal = self.figure.goal
+        if goal is None:
+            return None
+        return self.ratio.median >= goal if self.figure.better == "higher" else self.ratio.median <= goal
 
 
 @dataclass(slots=True)
@@ -211,7 +215,11 @@ class Measured:
 
     def outcomes(self) -> list[Outcome]:
         """Each figure with its ratios, pair by pair."""
-        return [self._outcome(figure) for figure in self.contest.figures]
+        return [
+            self._outcome(figure)
+            for figure in self.contest.figures
+            if figure.reference not in self.missing_peers
+        ]
 
     def _outcome(self, figure: Figure) -> Outcome:
         name = figure.reference or self.contest.references[0].name
@@ -219,7 +227,10 @@ class Measured:
         reference = [figure.of(sample) for sample in self.samples[name]]
         if not all(value > 0 for value in reference):
             raise BenchmarkFailed(f"{figure.name}: {name} measured nothing")
-        ratios = tuple(a / b for a, b in zip(ours, reference, strict=True))
+        pairs = ours
+        if len(reference) < len(ours):  # a peer, which runs once where we run twice
+            pairs = [(first + second) / 2 for first, second in zip(ours[::2], ours[1::2], strict=True)]
+        ratios = tuple(a / b for a, b in zip(pairs, reference, strict=True))
         return Outcome(figure, Spread.of(ours), Spread.of(reference), Spread.of(ratios), ratios, name, self)
 
 

@@ -14,6 +14,11 @@ from bench.machine import Machine
 from bench.results import Document, Ratio, Result, SideResult
 
 _WIDTH_PLAIN = 140
+_MET = {
+    True: Text("reached", "green"),
+    False: Text("MISSED", "bold yellow"),
+    None: Text("for information"),
+}
 
 
 class Terminal:
@@ -95,8 +100,8 @@ def _figures(results: Iterable[Result]) -> Table:
             result.unit,
             number(result.ratio.median),
             _spread(result.ratio),
-            f"{sign} {result.goal:g}",
-            Text("reached", "green") if result.met else Text("MISSED", "bold yellow"),
+            "" if result.goal is None else f"{sign} {result.goal:g}",
+            _MET[result.met],
         )
     return table
 

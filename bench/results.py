@@ -42,7 +42,10 @@ class EffectResult(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """One figure. `ours` and `reference` are medians in `unit`; `pairs` are the ratios in their order."""
+    """One figure. `ours` and `reference` are medians in `unit`; `pairs` are the ratios in their order.
+
+    A figure for information has neither a `goal` nor `met`.
+    """
 
     benchmark: str
     figure: str
@@ -50,9 +53,9 @@ class Result(msgspec.Struct):
     reference: float
     unit: str
     ratio: Ratio
-    goal: float
+    goal: float | None
     better: str
-    met: bool
+    met: bool | None
     pairs: list[float]
     sides: list[SideResult]
     effects: list[EffectResult]
