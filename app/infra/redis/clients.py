@@ -24,6 +24,8 @@ from app.domain.errors import Unavailable
 from app.hotpath.address import Address
 from app.hotpath.client import Client
 from app.hotpath.errors import MayHaveHappened, NotNow, NotSent
+from app.hotpath.subscriptions import Subscriptions
+from app.infra.redis.metrics import EXPORT
 from app.infra.tasks import end
 from app.observability import metrics
 from app.observability.logging import logger
@@ -133,6 +135,12 @@ class RedisClients:
         self.hot.when_up.append(up)
         self.hot.when_down.append(down)
         self.hot.open()
+        EXPORT.add_client("hot", self.hot)
+
+    @cached_property
+    def subscriptions(self) -> Subscriptions:
+        """Pub/sub, on a connection of its own, made when it is first used."""
+        return Subscriptions(self.address, name=f"{self.name}-subscriptions").open()
 
     @cached_property
     def reads(self) -> Redis:
@@ -190,7 +198,10 @@ class RedisClients:
         """Stop what runs in the background and close all connections."""
         await end(self._tasks, within_s=_CLOSE_TIMEOUT_S)
         self.hot.when_down.clear()  # it goes because we go
+        EXPORT.remove_client(self.hot)
         await self.hot.close()
+        if "subscriptions" in vars(self):
+            await self.subscriptions.close()
         for client in self._made:
             with suppress(*AWAY):
                 await asyncio.wait_for(client.aclose(), _CLOSE_TIMEOUT_S)

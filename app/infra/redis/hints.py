@@ -5,36 +5,22 @@ raises; hints of one moment become one. If the process dies here, the poll is th
 """
 
 import asyncio
-import random
 from contextlib import suppress
 from typing import Any, Final
 
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
-
-from app.domain.errors import Unavailable
 from app.infra.redis.clients import RedisClients
-from app.observability.logging import logger
 
-_QUIET_S: Final = 30.0
-"""A connection that said nothing for this long is asked whether it is alive."""
 _GAP_S: Final = 0.01
 """At least so much time passes between two hints of one process; the first goes at once."""
-_BACKOFF_FIRST_S: Final = 0.1
-_BACKOFF_MAX_S: Final = 2.0
-
-log = logger("hints")
 
 
 class Listener:
     """One channel, heard. It connects again by itself, and reports a hint whenever it did."""
 
     def __init__(self, clients: RedisClients, channel: str) -> None:
-        """Start to listen in the background."""
-        self._clients = clients
-        self._channel = channel
+        """Start to listen."""
         self._hint = asyncio.Event()
-        self._task = clients.start(self._listen())
+        self._subscription = clients.subscriptions.subscribe(channel, self._heard, missed=self._hint.set)
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for a hint, at most `timeout_s`; whether there was one since the last call."""
@@ -52,40 +38,10 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._subscription.close()
 
-    async def _listen(self) -> None:
-        pause = _BACKOFF_FIRST_S
-        while True:
-            pubsub = self._clients.blocking.pubsub(ignore_subscribe_messages=True)
-            try:
-                await pubsub.subscribe(self._channel)
-                self._hint.set()  # something may have been missed
-                pause = _BACKOFF_FIRST_S
-                await self._hear(pubsub)
-            except (RedisError, OSError) as error:
-                log.debug("hints_are_not_heard", channel=self._channel, error=type(error).__name__)
-            finally:
-                with suppress(RedisError, OSError):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
-            pause = min(pause * 2, _BACKOFF_MAX_S)
-
-    async def _hear(self, pubsub: PubSub) -> None:
-        """Report what comes, until the connection breaks (raises) or goes silent (returns)."""
-        asked = False
-        while True:
-            message: dict[str, Any] | None = await pubsub.get_message(timeout=_QUIET_S)
-            if message is not None:
-                asked = False
-                if message["type"] == "message":
-                    self._hint.set()
-                continue
-            if asked:
-                return
-            asked = True
-            await pubsub.ping()
+    def _heard(self, _: bytes) -> None:
+        self._hint.set()
 
 
 class Hints:
@@ -94,26 +50,31 @@ class Hints:
     def __init__(self, clients: RedisClients) -> None:
         """Use these clients."""
         self._clients = clients
+        self._loop = asyncio.get_running_loop()
         self._waiting: set[str] = set()
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: asyncio.Handle | None = None
 
     def publish(self, channel: str) -> None:
-        """Have a hint sent soon. Returns at once, never raises, keeps at most one task."""
+        """Have a hint sent soon. Returns at once, never raises, starts no task."""
         self._waiting.add(channel)
-        if self._sending is None or self._sending.done():
-            self._sending = self._clients.start(self._send())
+        if self._sending is None:
+            self._sending = self._loop.call_soon(self._send)
 
     def listen(self, channel: str) -> Listener:
         """Listen to a channel from now on; ends with the clients."""
         return Listener(self._clients, channel)
 
-    async def _send(self) -> None:
-        while self._waiting:
+    def _send(self) -> None:
+        """Send what waits. What is hinted at until the gap has passed is one hint: each costs a look."""
+        self._sending = None
+        if self._waiting:
+            self._sending = self._loop.call_later(_GAP_S, self._send)
             channels, self._waiting = self._waiting, set()
-            with suppress(Unavailable, RedisError):
-                async with self._clients.bounded():
-                    for channel in channels:
-                        await self._clients.writes.publish(channel, b"")
-            await asyncio.sleep(
-                _GAP_S
-            )  # what is hinted at meanwhile is one hint: each costs the listener a look
+            for channel in channels:
+                self._clients.hot.execute("PUBLISH", channel, b"").add_done_callback(_forget)
+
+
+def _forget(published: "asyncio.Future[Any]") -> None:
+    """A hint that was not sent is nobody's error."""
+    if not published.cancelled():
+        published.exception()
