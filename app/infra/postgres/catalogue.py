@@ -17,12 +17,16 @@ from app.domain.catalogue import Product, SkuStock, WarehouseStock, adjust
 from app.domain.errors import Refusal, Refused
 from app.domain.events import CatalogueEvent, InventoryAdjusted, PriceChanged
 from app.domain.money import Money
-from app.infra.postgres.intake import Answer, Request, store_answer, stored_answer
+from app.infra.postgres.answers import Answer, Request, store_answer, stored_answer
+from app.infra.postgres.combiner import Combiner
 from app.infra.postgres.order_writes import insert_events
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.statements import statements
 
 SQL: Final = statements("catalogue")
+
+TAKEN_TO_BE_THERE: Final = 1
+"""What is said to be available of a product whose shelves nobody looked at: reserving it will tell."""
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -47,11 +51,26 @@ class PostgresCatalogue:
     def __init__(self, database: Database) -> None:
         """Work on this database."""
         self._database = database
+        self._priced = Combiner(self._prices)
+        self._stocked = Combiner(self._products)
 
-    async def products(self, skus: Iterable[str]) -> dict[str, Product]:
-        """Those of some SKUs that are in the catalogue, each with what is available of it."""
-        rows = await self._database.fetch(SQL["products"], sorted(set(skus)))
-        return {row["sku"]: _product(row, row["available"]) for row in rows}
+    async def products(self, skus: Iterable[str], *, with_stock: bool = True) -> dict[str, Product]:
+        """Those of some SKUs that are in the catalogue, each with what is available of it.
+
+        Without `with_stock` nobody looks at the shelves, and `available` is `TAKEN_TO_BE_THERE`. Questions of
+        one moment share one statement, which begins after all of them: no answer is older than its question.
+        """
+        wanted = frozenset(skus)
+        asked = self._stocked if with_stock else self._priced
+        return await asked.ask(wanted, weight=len(wanted)) if wanted else {}
+
+    async def _prices(self, asked: Sequence[frozenset[str]]) -> list[dict[str, Product]]:
+        rows = await self._database.fetch(SQL["prices"], sorted(frozenset().union(*asked)))
+        return _to_each(asked, [_product(row, TAKEN_TO_BE_THERE) for row in rows])
+
+    async def _products(self, asked: Sequence[frozenset[str]]) -> list[dict[str, Product]]:
+        rows = await self._database.fetch(SQL["products"], sorted(frozenset().union(*asked)))
+        return _to_each(asked, [_product(row, row["available"]) for row in rows])
 
     async def product(self, sku: str) -> Product | None:
         """One product; None when there is no such SKU."""
@@ -128,6 +147,12 @@ async def _append(connection: Connection, row: asyncpg.Record, event: CatalogueE
     )
     await insert_events(connection, linked)
     await connection.execute(SQL["link_product"], row["sku"], linked[-1].sequence, linked[-1].hash, at)
+
+
+def _to_each(asked: Iterable[frozenset[str]], products: Iterable[Product]) -> list[dict[str, Product]]:
+    """For each question those of the products that it asked for."""
+    found = {product.sku: product for product in products}
+    return [{sku: found[sku] for sku in wanted if sku in found} for wanted in asked]
 
 
 def _product(row: asyncpg.Record, available: int) -> Product:

@@ -1,4 +1,7 @@
--- products: some products with their prices and the pieces that nobody has reserved
+-- prices: some products with their prices
+SELECT sku, name, amount, currency FROM products WHERE sku = ANY ($1::text[]);
+
+-- products: the same with the pieces that nobody has reserved
 SELECT p.sku, p.name, p.amount, p.currency,
     (SELECT coalesce(sum(s.on_hand - s.reserved), 0) FROM stock s WHERE s.sku = p.sku)::bigint AS available
 FROM products p WHERE p.sku = ANY ($1::text[]);

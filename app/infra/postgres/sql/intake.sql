@@ -1,32 +1,36 @@
--- accept: one order with its key, first event and calls, or nothing where the key is taken
-WITH claimed AS (
+-- accept: orders with their keys, first events and calls, all in one; what is returned are the keys that were
+-- taken, with their answers where those were committed before this statement began. Keys come once each and in
+-- one order from everybody, so that two gateways wait for each other in one direction only.
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::bytea[], $7::text[],
+        $8::text[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::text[],
+        $16::text[], $17::text[], $18::bytea[], $19::timestamptz[], $20::text[])
+    AS a (caller, route, key, body_hash, location, answer, id, customer_id, currency, lines, total, payment,
+        payment_method, metadata, shipping_address, correlation_id, traceparent, hash, created_at, data)
+), claimed AS (
     INSERT INTO idempotency (caller, route, key, body_hash, status, location, answer)
-    VALUES ($1, $2, $3, $4, 202, $5, $6)
-    ON CONFLICT DO NOTHING RETURNING true
+    SELECT caller, route, key, body_hash, 202, location, answer FROM asked
+    ON CONFLICT DO NOTHING RETURNING caller, route, key
+), ours AS MATERIALIZED (
+    SELECT asked.* FROM asked JOIN claimed USING (caller, route, key)
 ), placed AS (
     INSERT INTO orders (id, customer_id, status, currency, lines, total, payment, payment_method, stock,
         metadata, shipping_address, correlation_id, traceparent, version, last_hash, created_at, updated_at)
-    SELECT $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 1, $20, $21, $21 FROM claimed
+    SELECT id, customer_id, 'accepted', currency, lines::jsonb, total, payment::jsonb, payment_method, 'none',
+        metadata::jsonb, shipping_address::jsonb, correlation_id, traceparent, 1, hash, created_at, created_at
+    FROM ours
 ), happened AS (
     INSERT INTO events (subject, sequence, type, time, correlation_id, traceparent, data, hash)
-    SELECT $7, 1, $22, $21, $18, $19, $23::json, $20 FROM claimed
+    SELECT id, 1, 'order.accepted.v1', created_at, correlation_id, traceparent, data::json, hash FROM ours
 ), announced AS (
-    INSERT INTO event_outbox (subject, sequence) SELECT $7, 1 FROM claimed
+    INSERT INTO event_outbox (subject, sequence) SELECT id, 1 FROM ours
 ), called AS (
-    INSERT INTO workflow_outbox (order_id, kind) SELECT $7, 'start' FROM claimed
+    INSERT INTO workflow_outbox (order_id, kind) SELECT id, 'start' FROM ours
 )
-SELECT count(*) FROM claimed;
-
--- answer: the stored answer to a key
-SELECT body_hash, status, location, answer FROM idempotency WHERE caller = $1 AND route = $2 AND key = $3;
-
--- store_answer: claim a key together with its answer, or nothing where the key is taken
-INSERT INTO idempotency (caller, route, key, body_hash, status, location, answer)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING true;
-
--- forget_answers: answers older than their lifetime, a bounded number at a time
-DELETE FROM idempotency WHERE ctid IN (
-    SELECT ctid FROM idempotency WHERE created_at < now() - interval '30 days' LIMIT $1
+SELECT caller, route, key, i.body_hash, i.status, i.location, i.answer
+FROM asked LEFT JOIN idempotency i USING (caller, route, key)
+WHERE NOT EXISTS (
+    SELECT FROM claimed c WHERE (c.caller, c.route, c.key) = (asked.caller, asked.route, asked.key)
 );
 
 -- set_cancel_reason: what the caller said; it stays here and goes into no event
