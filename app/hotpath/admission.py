@@ -35,13 +35,24 @@ _REUSED: Final = 2
 class Verdict:
     """What the first question was answered with.
 
-    `is_known`: the gate knew every item. `is_counted`: what was wanted was taken from the gate. `answer` is
+    `is_known`: the gate knew every item; `is_open`: it knew none, because there are no counts. `is_counted`:
+    what was wanted was taken from the gate, or remembered for the counts that are being made. `answer` is
     what is stored under the request's key; `is_reused`: the key belongs to another body. `sold_out` names the
     items that nothing is left of, `short` those that too few are left of; then nothing was taken. `error` is
     why nothing is known: NotSent means that nothing was taken, the others that nobody can say.
     """
 
-    __slots__ = ("answer", "decision", "error", "is_counted", "is_known", "is_reused", "short", "sold_out")
+    __slots__ = (
+        "answer",
+        "decision",
+        "error",
+        "is_counted",
+        "is_known",
+        "is_open",
+        "is_reused",
+        "short",
+        "sold_out",
+    )
 
     def __init__(
         self, decision: Decision, *, is_known: bool = False, is_counted: bool = False, is_reused: bool = False
@@ -51,6 +62,7 @@ class Verdict:
         self.is_known = is_known
         self.is_counted = is_counted
         self.is_reused = is_reused
+        self.is_open = False
         self.answer: bytes | None = None
         self.sold_out: tuple[str, ...] = ()
         self.short: tuple[str, ...] = ()
@@ -94,7 +106,9 @@ class Admission:
             return _told(policy, items, reply)
         if reply < 0:
             return Verdict(policy.refused(-reply))
-        return Verdict(policy.allowed(reply >> 1), is_known=bool(reply & 1), is_counted=True)
+        verdict = Verdict(policy.allowed(reply >> 2), is_known=reply & 1 == 1, is_counted=True)
+        verdict.is_open = not reply & 2
+        return verdict
 
 
 def _told(policy: Policy, items: Sequence[str], reply: list[Any]) -> Verdict:

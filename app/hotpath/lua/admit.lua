@@ -3,7 +3,7 @@
 -- KEYS  the limit, the stored answer, the gate's counts, what passed while there were no counts
 -- ARGV  interval and window of the limit (microseconds), the body's SHA-256, the items, as many quantities
 -- Returns a number below 0: over the limit, so many microseconds before the next one passes
---         a number: passed; the requests left * 2, + 1 where the gate knows every item
+--         a number: passed; the requests left * 4, + 2 where there are counts, + 1 where they have every item
 --         {1, left, answer}  {2, left}: the key was used for another body
 --         {3, left, ...}: too few, by number of the item; below 0 where there are some; nothing was taken
 local time = redis.call('TIME')
@@ -41,13 +41,13 @@ if not counts[1] then
     end
     redis.call('PEXPIRE', KEYS[4], 5000)
   end
-  return left * 2
+  return left * 4
 end
-local known, short = 1, nil
+local known, short = 3, nil
 for i = 1, items do
   local count = counts[i + 1]
   if not count then
-    known = 0
+    known = 2
   elseif tonumber(count) < tonumber(ARGV[3 + items + i]) then
     short = short or {3, left}
     short[#short + 1] = tonumber(count) > 0 and -i or i
@@ -61,4 +61,4 @@ for i = 1, items do
     redis.call('HINCRBY', KEYS[3], ARGV[3 + i], '-' .. ARGV[3 + items + i])
   end
 end
-return left * 2 + known
+return left * 4 + known
