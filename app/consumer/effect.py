@@ -7,6 +7,7 @@ nothing happened; after it, the same events are skipped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
 
 import msgspec
 
@@ -55,6 +56,7 @@ class Effect:
 
         Raises Unavailable (nothing is known: do it again), MissingEventsError, and what a handler raises.
         """
+        as_of = monotonic()
         subjects = {delivery.subject: delivery for delivery in deliveries}
         async with self._store.effects(self._group.name, list(subjects)) as effects:
             fresh = await self._fresh(effects, subjects)
@@ -76,7 +78,7 @@ class Effect:
                 sequence=event.sequence,
                 correlation_id=event.correlationid,
             )
-        applied = Applied(tuple(fresh), changes.orders)
+        applied = Applied(tuple(fresh), changes.orders, as_of)
         for afterwards in self._group.afterwards:
             await afterwards(applied)
 

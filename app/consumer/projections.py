@@ -45,11 +45,13 @@ class Changes:
 class Applied(msgspec.Struct, frozen=True):
     """What was committed: the events that had their effect, and their orders as they are now.
 
-    `orders` also holds those whose events had had their effect before.
+    `orders` also holds those whose events had had their effect before. They were read after `as_of`
+    (monotonic).
     """
 
     events: tuple[Envelope, ...]
     orders: dict[str, Order]
+    as_of: float
 
 
 class _Lines(msgspec.Struct):
@@ -107,7 +109,8 @@ def write_documents(documents: Documents) -> Callable[[Applied], Awaitable[None]
 
     async def write(applied: Applied) -> None:
         try:
-            await documents.put_all(tuple(applied.orders.values()), deadline_s=DOCUMENTS_DEADLINE_S)
+            orders = tuple(applied.orders.values())
+            await documents.put_all(orders, as_of=applied.as_of, deadline_s=DOCUMENTS_DEADLINE_S)
         except Unavailable as error:
             log.debug("documents_not_written", error=str(error))
 

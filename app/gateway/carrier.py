@@ -53,6 +53,7 @@ async def receive_event(services: Services, call: Call) -> Reply:
 
 
 async def _deliver(services: Services, call: Call, order_id: str, event: CarrierEventBody) -> Reply:
+    as_of = time.monotonic()
     try:
         outcome = await services.intake.deliver(order_id, event.reference)
         if isinstance(outcome, Refusal):
@@ -67,7 +68,7 @@ async def _deliver(services: Services, call: Call, order_id: str, event: Carrier
         return _ignored(event, refused.refusal.detail)
     call.correlation_id = outcome.correlation_id
     services.hint_orders()
-    services.cached.show_soon(outcome)
+    services.cached.show_soon(outcome, as_of=as_of)
     return Reply(200, _encoder.encode(CarrierAnswer("recorded", "The delivery is on record.")))
 
 
