@@ -1,0 +1,72 @@
+"""What the tests of locks share: processes of their own making, and a look at what is left behind.
+
+To the server a process is its connections, so several of them live in one test process here; those that must
+be killed are in test_locks_processes.py.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.hotpath.address import Address
+from app.hotpath.client import Client
+from app.hotpath.locks import Locks
+from app.hotpath.subscriptions import Subscriptions
+
+PREFIX = "hf:test:locks:"
+
+
+@dataclass
+class Process:
+    """One process as the server sees it."""
+
+    client: Client
+    subscriptions: Subscriptions
+    locks: Locks
+
+
+@asynccontextmanager
+async def process(url: str, *, deadline_s: float = 2.0) -> AsyncIterator[Process]:
+    """A process that is connected and hears its wakes."""
+    address = Address.parse(url)
+    async with (
+        Client(address, name="locks", deadline_s=deadline_s) as client,
+        Subscriptions(address, name="lock-wakes") as subscriptions,
+        Locks(client, subscriptions, prefix=PREFIX) as locks,
+    ):
+        assert await client.ready(5)
+        await until(lambda: locks.is_listening)
+        yield Process(client, subscriptions, locks)
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def queue(client: Client, name: str) -> list[bytes]:
+    """The owners that stand in the server's line."""
+    return await client.execute("LRANGE", f"{PREFIX}{{lock:{name}}}:queue", 0, -1)
+
+
+async def queued(client: Client, name: str, count: int) -> None:
+    """Wait until so many places are taken in the server's line."""
+    async with asyncio.timeout(10):
+        while len(await queue(client, name)) != count:
+            await asyncio.sleep(0.001)
+
+
+async def left_behind(client: Client) -> set[bytes]:
+    """Every key of locks but the counters of tokens, which stay for ever."""
+    keys = await client.execute("KEYS", f"{PREFIX}*")
+    return {key for key in keys if not key.endswith(b":tokens")}
+
+
+async def nothing_is_left(client: Client, timeout_s: float = 5) -> None:
+    """Wait until no lock and no place in a line is left."""
+    async with asyncio.timeout(timeout_s):
+        while await left_behind(client):
+            await asyncio.sleep(0.005)
