@@ -44,16 +44,17 @@ class Modes:
             yield pid
 
 
-def modes(setting: Setting, *, dsn: str, redis_port: int, temporal_port: int = 0) -> Modes:
-    """The modes of a stack with these servers."""
-    folder = DataFolder(setting.folder / "stack")
-    folder.create()
-    for place in ("sandbox",):
-        folder.place(place).mkdir(exist_ok=True)
+def modes(
+    setting: Setting, *, dsn: str, redis_port: int, temporal_port: int = 0, folder: str = "stack"
+) -> Modes:
+    """The modes of a stack with these servers, its files in a folder of that name."""
+    files = DataFolder(setting.folder / folder)
+    files.create()
+    files.place("sandbox").mkdir(exist_ok=True)
     names = ("gateway", "worker", "consumer", "sandbox")
     ports = {name: any_free() for name in names}
     ports |= {"redis": redis_port, "temporal": temporal_port or any_free()}
-    return Modes(setting, Plan(folder, f"bench-{secrets.token_hex(4)}", ports, folder.secrets()), dsn)
+    return Modes(setting, Plan(files, f"bench-{secrets.token_hex(4)}", ports, files.secrets()), dsn)
 
 
 @asynccontextmanager

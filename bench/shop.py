@@ -85,8 +85,8 @@ class _Body(msgspec.Struct):
 _encoder = msgspec.json.Encoder()
 
 
-def bodies(*, skus: int = SKUS, seed: int | None = None) -> Iterator[bytes]:
-    """Orders as clients send them, for ever; every customer orders once."""
+def bodies(*, customers: str = "cust", skus: int = SKUS, seed: int | None = None) -> Iterator[bytes]:
+    """Orders as clients send them, for ever; every customer (`<customers>-…`) orders once."""
     dice = random.Random(seed)
     run = dice.getrandbits(40)
     for number in itertools.count():
@@ -94,7 +94,7 @@ def bodies(*, skus: int = SKUS, seed: int | None = None) -> Iterator[bytes]:
         lines = [(item, dice.choice((1, 1, 1, 2, 3))) for item in wanted]
         total = sum(price(item) * quantity for item, quantity in lines)
         body = _Body(
-            customer_id=f"cust-{run:010x}-{number}",
+            customer_id=f"{customers}-{run:010x}-{number}",
             currency=CURRENCY,
             lines=[_Line(sku(item), quantity) for item, quantity in lines],
             payment_method="pm_card_visa",
@@ -110,10 +110,10 @@ def bodies(*, skus: int = SKUS, seed: int | None = None) -> Iterator[bytes]:
         yield _encoder.encode(body)
 
 
-def orders(api_key: str, *, skus: int = SKUS) -> Iterator[bytes]:
+def orders(api_key: str, *, customers: str = "cust", skus: int = SKUS) -> Iterator[bytes]:
     """Whole requests, for ever, each with a key of its own."""
     run = uuid.uuid4().hex
-    for number, body in enumerate(bodies(skus=skus)):
+    for number, body in enumerate(bodies(customers=customers, skus=skus)):
         yield load.post(
             "/v1/orders",
             body,
