@@ -67,16 +67,12 @@ async def insert_events(connection: Connection, linked: tuple[chain.LinkedEvent,
 
 
 async def _move_stock(connection: Connection, order_id: str, event: e.OrderEvent) -> None:
-    match event:
-        case e.InventoryReserved(fulfilments=plans):
-            held = sorted((line.sku, plan.warehouse, line.quantity) for plan in plans for line in plan.lines)
-            skus, warehouses, quantities = zip(*held, strict=True)
-            await connection.execute(SQL["reserve"], order_id, skus, warehouses, quantities)
-        case e.InventoryReleased() | e.InventoryShipped():
-            await connection.fetch(SQL["lock_reserved_stock"], order_id)
-            await connection.execute(
-                SQL["release" if isinstance(event, e.InventoryReleased) else "ship"], order_id
-            )
+    assert not isinstance(event, e.InventoryReserved), "stock is reserved by `PostgresOrders.reserve` only"
+    if isinstance(event, e.InventoryReleased | e.InventoryShipped):
+        await connection.fetch(SQL["lock_reserved_stock"], order_id)
+        await connection.execute(
+            SQL["release" if isinstance(event, e.InventoryReleased) else "ship"], order_id
+        )
 
 
 async def _move_money(

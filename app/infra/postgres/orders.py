@@ -4,20 +4,20 @@ If the process dies anywhere in here, the change happened wholly or not at all, 
 `decide` answers "done already" to what was done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from app.domain.commands import Command, RecordReservation, RejectOrder
+from app.domain.commands import Command
 from app.domain.decide import decide, evolve_all, note
 from app.domain.errors import Refusal
-from app.domain.events import Reason
-from app.domain.order import Order, Status, StockStatus
+from app.domain.order import Order
 from app.domain.ports import Address
-from app.domain.stock import Shortage, allocate, demand
+from app.infra.postgres.combiner import Combiner
 from app.infra.postgres.order_rows import json_text, order_from
 from app.infra.postgres.order_writes import SQL, write
 from app.infra.postgres.pool import Connection, Database
+from app.infra.postgres.reservations import BusyError, reserve_all, reserve_one
 
 
 class PostgresOrders:
@@ -27,6 +27,7 @@ class PostgresOrders:
         """Work on this database; `announce` is called after a commit, when there may be new events."""
         self._database = database
         self._announce = announce
+        self._reservations: Combiner[str, Order | Refusal] = Combiner(self._reserve_all)
 
     async def load(self, order_id: str) -> Order:
         """One order. Raises LookupError when there is none."""
@@ -50,37 +51,26 @@ class PostgresOrders:
         return answer
 
     async def reserve(self, order_id: str) -> Order | Refusal:
-        """Reserve stock for every line, or reject the order naming what is short."""
-        async with self._database.transaction() as connection:
-            answer = await self._reserve(connection, order_id)
-        self._announce()
-        return answer
+        """Reserve stock for every line, or reject the order naming what is short.
 
-    async def _reserve(self, connection: Connection, order_id: str) -> Order | Refusal:
-        order = await self._locked(connection, order_id)
-        if order.stock is not StockStatus.NONE or order.status is not Status.ACCEPTED:
-            return await record(connection, order_id, RecordReservation(()))
-        available: dict[str, list[tuple[str, int]]] = {}
-        for row in await connection.fetch(SQL["lock_stock"], list(demand(order.lines))):
-            available.setdefault(row["sku"], []).append((row["warehouse"], row["available"]))
-        plans = allocate(order.id, order.lines, available)
-        if isinstance(plans, Shortage):
-            detail = "Not enough in stock of " + ", ".join(plans.skus) + "."
-            reason = Reason("out_of_stock", detail, skus=plans.skus)
-            return await record(connection, order_id, RejectOrder(reason))
-        return await record(connection, order_id, RecordReservation(plans))
+        Orders that ask in one moment share one transaction. Raises LookupError and Unavailable.
+        """
+        try:
+            return await self._reservations.ask(order_id)
+        except BusyError:
+            answer = await reserve_one(self._database, order_id)
+            self._announce()
+            return answer
+
+    async def _reserve_all(self, order_ids: Sequence[str]) -> list[Order | Refusal | Exception]:
+        outcomes = await reserve_all(self._database, order_ids)
+        self._announce()
+        return outcomes
 
     async def set_waiting(self, order_id: str, waiting_on: str) -> bool:
         """Say what an open order waits for, unless it moved within the last second; whether it was said."""
         async with self._database.connection() as connection:
             return await connection.fetchval(SQL["set_waiting"], order_id, waiting_on) is not None
-
-    @staticmethod
-    async def _locked(connection: Connection, order_id: str) -> Order:
-        row = await connection.fetchrow(SQL["load_locked"], order_id)
-        if row is None:
-            raise LookupError(order_id)
-        return order_from(row)
 
 
 async def record(connection: Connection, order_id: str, command: Command) -> Order | Refusal:

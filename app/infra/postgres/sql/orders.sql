@@ -37,20 +37,6 @@ SELECT $1, t.sequence, t.number, t.debit, t.credit, t.amount, $2, $3
 FROM unnest($4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[])
     AS t (sequence, number, debit, credit, amount);
 
--- lock_stock: the shelves of some SKUs, locked in one order by everybody
-SELECT sku, warehouse, on_hand - reserved AS available FROM stock
-WHERE sku = ANY ($1::text[]) ORDER BY sku, warehouse FOR NO KEY UPDATE;
-
--- reserve: hold pieces for an order
-WITH held AS (
-    INSERT INTO reservations (order_id, sku, warehouse, quantity)
-    SELECT $1, r.sku, r.warehouse, r.quantity
-    FROM unnest($2::text[], $3::text[], $4::bigint[]) AS r (sku, warehouse, quantity)
-    RETURNING sku, warehouse, quantity
-)
-UPDATE stock SET reserved = stock.reserved + held.quantity FROM held
-WHERE stock.sku = held.sku AND stock.warehouse = held.warehouse;
-
 -- lock_reserved_stock: the shelves that hold pieces for an order, locked in one order by everybody
 SELECT 1 FROM stock JOIN reservations USING (sku, warehouse)
 WHERE reservations.order_id = $1 ORDER BY stock.sku, stock.warehouse FOR NO KEY UPDATE OF stock;
