@@ -4,7 +4,7 @@ The parent has a `ChildSide("hot path", "bench.redis_get:hotpath", {"url": …},
 is an async context manager, given the options as keyword arguments, that yields
 `async run(seconds) -> Sample | int` (a number means: so many operations, within the time the call took).
 The child starts before anything is measured, keeps its connections between runs, sleeps on a pipe meanwhile,
-and runs on uvloop. Its own processor time is in the sample as `client`.
+and runs on uvloop. Its own processor time is in the sample as `client`, unless the sample names some itself.
 
 Guarantees: an error in the child is the parent's BenchmarkFailed, with the path of the child's log. If the
 parent dies, the child reads the end of its input and ends; if the child dies, the parent's run fails.
@@ -127,7 +127,7 @@ async def _serve(make: Factory, options: dict[str, Any], answers: int) -> None:
             done = await run(float(line))
             wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
             sample = done if isinstance(done, Sample) else Sample(done, wall_s)
-            used = {"client": cpu_s} | dict(sample.cpu_s)
+            used = dict(sample.cpu_s) or {"client": cpu_s}
             _say(
                 answers,
                 _Answer("done", "", sample.operations, sample.wall_s, used, dict(sample.values)),

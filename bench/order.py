@@ -40,7 +40,7 @@ from bench.samples import cpu_per_operation, value
 from bench.servers import postgres, temporal, valkey
 
 NAME = "order"
-SECONDS = 5.0
+SECONDS = 4.0
 ALONE_S = 3.0
 UNTIL_CONFIRMED = (t.RESERVE_STOCK, t.AUTHORIZE_PAYMENT, t.BOOK_SHIPMENTS)
 AFTERWARDS = (t.RELEASE_SHIPMENTS, t.CAPTURE_PAYMENT)

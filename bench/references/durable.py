@@ -117,7 +117,7 @@ async def _carried(carry: Any, waiting: deque[str], seconds: float, in_flight: i
 
     await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
     wall_s = time.perf_counter() - began
-    return Sample(done, wall_s, {"worker": time.process_time() - cpu, "client": 0.0})
+    return Sample(done, wall_s, {"worker": time.process_time() - cpu})
 
 
 async def _place(dsn: str, count: int) -> list[str]:
