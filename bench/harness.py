@@ -14,6 +14,7 @@ its sides say they did raises EffectsDiffer, and none of its figures is shown. I
 servers that follow it end with it, and no file was written.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -169,7 +170,7 @@ class Setting:
 
     def log(self, name: str) -> Path:
         """Where something named so should write its log."""
-        return self.folder / f"{name.replace(' ', '-')}.log"
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}.log"
 
 
 Benchmark = Callable[[Setting], AbstractAsyncContextManager[Sequence[Contest]]]

@@ -1,8 +1,9 @@
 """Owns the stand-in for `redis-benchmark`: raw sockets, epoll, requests made beforehand, replies counted.
 
-Guarantees: as many connections and as many commands in flight on each as asked; a batch is one write; replies
-are counted by their length on the wire, which must be the same for all, and their first byte is looked at, so
-an error is noticed. It runs in a child process (bench.child) and blocks it while it measures.
+Guarantees: as many connections and as many commands in flight on each as asked; a batch is one write, in a
+turn of the loop of its own, as the program makes it (without pipelining that decides its speed); replies are
+counted by their length on the wire, which must be the same for all, and their first byte is looked at, so an
+error is noticed. It runs in a child process (bench.child) and blocks it while it measures.
 """
 
 import itertools
@@ -63,14 +64,19 @@ def _exchange(
     end, done, under_way = time.perf_counter() + seconds, 0, len(sockets)
     with select.epoll() as poll:
         for number in receive:
-            poll.register(number, select.EPOLLIN)
-            send[number](following())
+            poll.register(number, select.EPOLLOUT)
         while under_way:
             ready = poll.poll(WAIT_S)
             if not ready:
                 raise BenchmarkFailed(f"the server said nothing for {WAIT_S:g} s")
             going_on = time.perf_counter() < end
-            for number, _ in ready:
+            for number, event in ready:
+                if event == select.EPOLLOUT:
+                    missing[number] = expected
+                    send[number](following())
+                    poll.unregister(number)
+                    poll.register(number, select.EPOLLIN)
+                    continue
                 is_first = missing[number] == expected
                 received = receive[number](buffer)
                 missing[number] -= received
@@ -79,9 +85,9 @@ def _exchange(
                 if missing[number]:
                     continue
                 done += 1
+                poll.unregister(number)
                 if going_on:
-                    missing[number] = expected
-                    send[number](following())
+                    poll.register(number, select.EPOLLOUT)
                 else:
                     under_way -= 1
     return done
