@@ -14,12 +14,12 @@ ON_HAND_MAX: Final = 10**12
 
 
 class Product(msgspec.Struct, frozen=True):
-    """One SKU. `available` is how many pieces nobody has reserved, over all warehouses, when it was read."""
+    """One SKU. `available` is how many pieces nobody had reserved when it was read; None: nobody looked."""
 
     sku: str
     name: str
     price: Money
-    available: int = 0
+    available: int | None = 0
 
 
 class WarehouseStock(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ Every fault of a request is named at once, with a JSON pointer into it; only wha
 with what the caller expected and with what is in stock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -109,9 +109,16 @@ def _total_refusal(command: PlaceOrder, total: int) -> Refusal | None:
 
 
 def _sold_out_refusal(command: PlaceOrder, catalogue: Mapping[str, Product]) -> Refusal | None:
+    left = {line.sku: catalogue[line.sku].available for line in command.lines}
+    gone = {sku for sku, pieces in left.items() if pieces is not None and pieces <= 0}
+    return sold_out(command, gone) if gone else None
+
+
+def sold_out(command: PlaceOrder, skus: Collection[str]) -> Refusal:
+    """The refusal of an order that wants some of `skus`, of which nothing is left."""
     faults = tuple(
         Fault(f"/lines/{index}/sku", f"{wanted.sku} is sold out.")
         for index, wanted in enumerate(command.lines)
-        if catalogue[wanted.sku].available <= 0
+        if wanted.sku in skus
     )
-    return Refusal(SOLD_OUT, "Sold out.", faults) if faults else None
+    return Refusal(SOLD_OUT, "Sold out.", faults)

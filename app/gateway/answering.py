@@ -1,4 +1,4 @@
-"""`answer`: what is sent for a call of a route, whatever happens."""
+"""`answer`: what is sent for a call of a route, whatever happens: who asks, may they, and then the route."""
 
 from app.gateway import problems
 from app.gateway.auth import authenticate
@@ -13,6 +13,8 @@ async def answer(route: Route, services: Services, call: Call) -> Reply:
     try:
         if route.scope is not None:
             call.caller = await authenticate(services.keyring, call, route.scope)
+            if not route.admits_itself:
+                call.limits = await services.admissions.other(call.caller, call.method)
         return await route.run(services, call)
     except ClientGone:
         return Reply(499)

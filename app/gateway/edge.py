@@ -2,7 +2,7 @@
 
 Every response leaves with `X-Request-ID` and `X-Correlation-ID`. More than `IN_FLIGHT_MAX` requests at once
 are refused within milliseconds, except probes. Log lines and labels carry the route's template, never the
-path, so no personal data gets into them.
+path, so no personal data gets into them. Reads of an order that went well have no line (but at level debug).
 """
 
 from time import perf_counter
@@ -13,7 +13,7 @@ import structlog
 from app.domain.ids import ORDER_ID
 from app.gateway import problems
 from app.gateway.exchange import Application, Call, Message, Receive, Scope, Send, send_reply
-from app.gateway.hot import HotRoutes
+from app.gateway.hot import READ_PATH, HotRoutes
 from app.gateway.problem_kinds import BY_SLUG
 from app.observability import metrics
 from app.observability.access_log import AccessLog
@@ -21,6 +21,8 @@ from app.observability.access_log import AccessLog
 IN_FLIGHT_MAX: Final = 1_024
 PROBES: Final = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 STATE: Final = "call"
+SLOW_S: Final = 0.1
+"""A read of an order that took longer is written down, however well it went."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -47,6 +49,13 @@ class Edge:
             return
         started = perf_counter()
         method = scope["method"]
+        if self._hot is not None and not self._access_log.is_verbose:
+            at_once = self._hot.at_once(method, scope["path"], scope["headers"])
+            if at_once is not None:
+                await send(at_once[0])
+                await send(at_once[1])
+                self._hot.read_timer.count(200, perf_counter() - started)
+                return
         call = Call(method, scope["path"], scope["query_string"], scope["headers"], receive)
         tokens = structlog.contextvars.bind_contextvars(
             correlation_id=call.correlation_id, request_id=call.request_id
@@ -97,7 +106,12 @@ class Edge:
             "correlation_id": call.correlation_id,  # a webhook learns it only when its order is found
             "request_id": call.request_id,
         }
-        self._access_log.line(line, debug=call.path in PROBES)
+        self._access_log.line(line, debug=call.path in PROBES or _is_quiet(call, status, seconds))
+
+
+def _is_quiet(call: Call, status: int, seconds: float) -> bool:
+    """Whether this is one of the many reads that went well: they are counted, not written down."""
+    return call.route == READ_PATH and status in {200, 304} and seconds < SLOW_S and call.method == "GET"
 
 
 class _Answer:
@@ -117,5 +131,5 @@ class _Answer:
                 (b"x-request-id", self._call.request_id.encode()),
                 (b"x-correlation-id", self._call.correlation_id.encode()),
             )
-            message["headers"] = [*message["headers"], *ids]
+            message["headers"] = [*message["headers"], *self._call.limits, *ids]
         await self._send(message)

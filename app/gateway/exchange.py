@@ -42,13 +42,15 @@ class Call:
     """A request: how it came, who asks, and which ids follow it.
 
     `correlation_id` is the caller's `X-Correlation-ID`, else the trace id of its `traceparent`, else new;
-    `order_id` is the order that the request turns out to be about.
+    `order_id` is the order that the request turns out to be about; `limits` are the headers that tell the
+    caller what is left of its limit.
     """
 
     __slots__ = (
         "caller",
         "correlation_id",
         "headers",
+        "limits",
         "method",
         "order_id",
         "parameters",
@@ -77,6 +79,7 @@ class Call:
         self.route = "unmatched"
         self.parameters: dict[str, str] = {}
         self.caller: ApiKey | None = None
+        self.limits: Headers = ()
         self.order_id: str | None = None
 
     def header(self, name: bytes) -> str | None:

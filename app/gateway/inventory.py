@@ -65,6 +65,7 @@ async def adjust_stock(services: Services, call: Call) -> Reply:
     except LookupError:
         raise not_found("product with this SKU") from None
     if not answer.replayed:
+        services.gate.changed(sku, wanted.delta)
         services.hint_events()
     return reply_of(answer)
 

@@ -5,10 +5,9 @@ from typing import Final
 import msgspec
 
 from app.contracts import streams
-from app.contracts.documents import OrderDocument, Page, document, etag, rfc3339
+from app.contracts.documents import OrderDocument, Page, document, rfc3339
 from app.domain.ids import NAME, ORDER_ID
 from app.domain.order import Status
-from app.gateway.cached_orders import HEAD
 from app.gateway.deadlines import within
 from app.gateway.exchange import Call, Reply
 from app.gateway.parameters import cursor_of, encode_cursor, limit_of, query, time_of
@@ -30,17 +29,14 @@ async def get_order(services: Services, call: Call) -> Reply:
     if not ORDER_ID.match(identity):
         raise not_found("such order")
     try:
-        body = await services.cached.read(identity)
+        record = services.cached.near(identity) or await services.cached.fetch(identity)
     except LookupError:
         raise not_found("such order") from None
-    head = HEAD.decode(body)
-    if not _may_see(call.caller, head.customer_id):
+    if not _may_see(call.caller, record.customer_id):
         raise not_found("such order")
-    tag = etag(head.version, head.waiting_on)
-    headers = ((b"etag", tag.encode()), (b"cache-control", b"private, no-cache"))
-    if _matches(call.header(b"if-none-match"), tag):
-        return Reply(304, b"", headers)
-    return Reply(200, body, headers)
+    if _matches(call.header(b"if-none-match"), record.etag.decode()):
+        return Reply(304, b"", record.headers)
+    return Reply(200, record.body, record.headers)
 
 
 async def list_orders(services: Services, call: Call) -> Reply:

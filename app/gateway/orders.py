@@ -4,6 +4,7 @@ If the process dies before the commit, nothing happened; after it, the order is 
 and the same key answers with the same bytes.
 """
 
+import asyncio
 import secrets
 from datetime import UTC, datetime
 from typing import Final
@@ -13,10 +14,10 @@ from msgspec.structs import replace
 
 from app.contracts.documents import encode_order, etag
 from app.domain.commands import PlaceOrder, WantedLine
-from app.domain.errors import Fault, Refusal, Refused
+from app.domain.errors import Fault, Refusal, Refused, Unavailable
 from app.domain.ids import ORDER_ID, order_id
 from app.domain.order import Order
-from app.domain.place import INVALID, place
+from app.domain.place import INVALID, place, sold_out
 from app.gateway.bodies import check_is_json, decode, read_body
 from app.gateway.deadlines import within
 from app.gateway.exchange import Call, Reply
@@ -37,15 +38,17 @@ _cancel_decoder: Final = msgspec.json.Decoder(CancelBody)
 async def place_order(services: Services, call: Call) -> Reply:
     """`POST /v1/orders`: take an order, or say why not."""
     caller = _caller(call)
-    key = key_of(call)
-    check_is_json(call)
-    body = await read_body(call)
-    wanted = decode(_order_decoder, body)
-    if caller.customer_id not in {None, wanted.customer_id}:
-        detail = "The API key orders for another customer."
-        raise ProblemError("forbidden", detail, (Fault("/customer_id", detail),))
-    request = request_of(caller, "POST /v1/orders", key, body)
-    answer, order = await within(WRITE_DEADLINE_S, _accept(services, call, request, wanted))
+    try:
+        request, wanted = await _wanted(call, caller)
+    except (ProblemError, Refused):
+        call.limits = await services.admissions.other(caller, call.method)
+        raise
+    try:
+        # Everything in here is asked together with others': who stops waiting disturbs nobody.
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            answer, order = await _accept(services, call, request, wanted)
+    except TimeoutError:
+        raise Unavailable("postgres", f"no answer within {WRITE_DEADLINE_S:g} s") from None
     if order is None:
         return reply_of(answer)
     call.order_id = order.id
@@ -55,21 +58,40 @@ async def place_order(services: Services, call: Call) -> Reply:
     return await _awaited(services, order, answer, wait_s) if wait_s else reply_of(answer)
 
 
+async def _wanted(call: Call, caller: ApiKey) -> tuple[Request, OrderBody]:
+    """What is asked for, and the key it is asked under. Raises ProblemError and Refused."""
+    key = key_of(call)
+    check_is_json(call)
+    body = await read_body(call)
+    wanted = decode(_order_decoder, body)
+    if caller.customer_id not in {None, wanted.customer_id}:
+        detail = "The API key orders for another customer."
+        raise ProblemError("forbidden", detail, (Fault("/customer_id", detail),))
+    return request_of(caller, "POST /v1/orders", key, body), wanted
+
+
 async def _accept(
     services: Services, call: Call, request: Request, wanted: OrderBody
 ) -> tuple[Answer, Order | None]:
-    """Price and accept; the answer, with the order unless the key was used before. Raises Refused."""
+    """Admit, price and accept; the answer, with the order unless the key was used before.
+
+    Raises ProblemError and Refused.
+    """
     command = _command(wanted)
-    catalogue = await services.catalogue.products(line.sku for line in command.lines)
+    lines = [(line.sku, line.quantity) for line in command.lines]
+    admitted = await services.admissions.order(_caller(call), request, lines)
+    call.limits = admitted.headers
+    if admitted.replay is not None:
+        return admitted.replay, None
+    if admitted.sold_out:
+        return await _stored(services, request, sold_out(command, admitted.sold_out)), None
+    catalogue = await services.catalogue.products(dict(lines), with_stock=not admitted.gate_known)
     at = datetime.now(UTC)
     identity = order_id(int(at.timestamp() * 1000), secrets.token_bytes(10))
     placed = place(command, identity, catalogue, call.correlation_id, at)
     if isinstance(placed, Refusal):
-        # The world may have changed since this very request was accepted: a repetition is not a new order.
-        stored = await services.intake.answered(request)
-        if stored is None:
-            raise Refused(placed)
-        return stored, None
+        services.admissions.give_back(admitted)
+        return await _stored(services, request, placed), None
     order, event = placed
     if wanted.metadata:
         order = replace(order, metadata=wanted.metadata)
@@ -81,7 +103,22 @@ async def _accept(
         address=wanted.shipping_address.address if wanted.shipping_address else None,
         traceparent=call.traceparent,
     )
-    return answer, None if answer.replayed else order
+    services.admissions.remember(request, answer)
+    if answer.replayed:
+        services.admissions.give_back(admitted)
+        return answer, None
+    return answer, order
+
+
+async def _stored(services: Services, request: Request, refusal: Refusal) -> Answer:
+    """The answer of an earlier request with this key; raises Refused where there was none.
+
+    The world may have changed since this very request was accepted: a repetition is not a new order.
+    """
+    stored = await services.intake.answered(request)
+    if stored is None:
+        raise Refused(refusal)
+    return stored
 
 
 def _command(wanted: OrderBody) -> PlaceOrder:

@@ -35,7 +35,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
     `scope` is what the API key must allow (None: no key is asked for); `gives` maps each good status to the
-    type of its document (a text: that media type; None: no body); `keyed` asks for an Idempotency-Key. Where
+    type of its document (a text: that media type; None: no body); `keyed` asks for an Idempotency-Key;
+    `admits_itself` counts the request against its caller's limit together with other questions. Where
     a status has more to it than its kind of document: `says` in words, `shows` an example, `sends` headers.
     """
 
@@ -49,6 +50,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     takes: type | None = None
     body_optional: bool = False
     keyed: bool = False
+    admits_itself: bool = False
     gives: Mapping[int, Any]
     says: Mapping[int, str] = {}
     shows: Mapping[int, Any] = {}
@@ -123,7 +125,8 @@ ORDERS: Final = (
         summary="Place an order",
         about="Answers 202 as soon as the order is durable; reserving, paying and shipping follow by "
         "themselves. With `Prefer: wait=N` it answers 200 once the order is confirmed or final.",
-        takes=messages.OrderBody, keyed=True, gives={202: OrderDocument, 200: OrderDocument},
+        takes=messages.OrderBody, keyed=True, admits_itself=True,
+        gives={202: OrderDocument, 200: OrderDocument},
         says={
             202: "The order is durable: it will reach an end. Also the answer when the wait was over first, "
             "and to a repetition of a key.",

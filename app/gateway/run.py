@@ -13,6 +13,7 @@ from typing import Final
 import uvloop
 
 from app.config import Settings
+from app.gateway.admission import Admissions
 from app.gateway.application import application
 from app.gateway.auth import Keyring
 from app.gateway.cached_orders import CachedOrders
@@ -28,8 +29,10 @@ from app.infra.postgres.intake import Intake
 from app.infra.postgres.order_lists import PostgresOrderLists
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
+from app.infra.postgres.shelves import PostgresShelves
 from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
+from app.infra.redis.gate import Gate
 from app.infra.redis.hints import Hints
 from app.observability import logging, metrics
 from app.observability.health import CannotListenError, Check
@@ -114,6 +117,10 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
     watch = Watch(lists)
     stack.push_async_callback(watch.close)
 
+    gate = await stack.enter_async_context(Gate(redis.hot, PostgresShelves(database), settings.environment))
+    admissions = Admissions(redis.hot, gate, settings.environment, settings.rate_limit_per_s)
+    stack.push_async_callback(admissions.close)
+
     async def is_running() -> bool:
         return not stopping.is_set()
 
@@ -126,6 +133,8 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
         catalogue=PostgresCatalogue(database),
         cached=cached,
         keyring=Keyring(ApiKeys(database)),
+        admissions=admissions,
+        gate=gate,
         watch=watch,
         hints=Hints(redis),
         webhook_secret=settings.carrier_webhook_secret.encode(),

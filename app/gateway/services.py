@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from app.contracts import streams
+from app.gateway.admission import Admissions
 from app.gateway.auth import Keyring
 from app.gateway.cached_orders import CachedOrders
 from app.gateway.waiting import Watch
@@ -12,6 +13,7 @@ from app.infra.postgres.catalogue import PostgresCatalogue
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.order_lists import PostgresOrderLists
 from app.infra.postgres.orders import PostgresOrders
+from app.infra.redis.gate import Gate
 from app.infra.redis.hints import Hints
 from app.observability.health import Check
 
@@ -26,6 +28,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalogue: PostgresCatalogue
     cached: CachedOrders
     keyring: Keyring
+    admissions: Admissions
+    gate: Gate
     watch: Watch
     hints: Hints
     webhook_secret: bytes

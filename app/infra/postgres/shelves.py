@@ -1,4 +1,4 @@
-"""`PostgresShelves`: what may still be promised: on hand, less what is reserved or wanted by accepted orders."""
+"""`PostgresShelves`: what may still be promised: on hand, less what orders have reserved or wait for."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
