@@ -25,6 +25,8 @@ PORTIONS_MIN: Final = 20
 """A limit is at least so many portions."""
 REFUSED_MIN_S: Final = 0.002
 """A caller over its limit is refused for at least this long without asking again."""
+AWAY_S: Final = 0.05
+"""A server that did not answer is not asked again for this long."""
 CALLERS_MAX: Final = 10_000
 
 
@@ -85,6 +87,7 @@ class Budgets:
         self._buckets = buckets
         self._key = key
         self._time = asyncio.get_running_loop().time
+        self._away_until = 0.0
         self._leases: dict[str, _Lease] = {}
         self._script = Script.load("lease")
 
@@ -109,7 +112,7 @@ class Budgets:
             decision = self.try_take(caller, policy)
             if decision is not None:
                 return decision
-            if not self._client.is_up:
+            if self._time() < self._away_until:
                 return self._buckets.take(caller, policy)
             lease = self._lease(caller, policy)
             lease.waiting += 1
@@ -117,6 +120,7 @@ class Budgets:
             try:
                 await asyncio.shield(renewing)
             except HotpathError:
+                self._away_until = self._time() + AWAY_S
                 return self._buckets.take(caller, policy)
 
     async def close(self) -> None:
