@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import asyncpg
+from msgspec.structs import replace
 
 from app.domain import chain
 from app.domain import commands as c
@@ -99,6 +100,19 @@ def completed(customer: str, lines: Sequence[tuple[str, int]]) -> Order:
         order = evolve_all(note(order, command), decision, order.updated_at)
     assert order.is_final
     return order
+
+
+def alike(order: Order, count: int) -> list[Order]:
+    """As many orders as asked that differ from this one in their ids and their customers only."""
+    copies = []
+    unix_ms = int(order.created_at.timestamp() * 1000)
+    for number in range(count):
+        identity = order_id(unix_ms, secrets.token_bytes(10))
+        parcels = tuple(
+            replace(parcel, id=fulfilment_id(identity, n)) for n, parcel in enumerate(order.fulfilments, 1)
+        )
+        copies.append(replace(order, id=identity, customer_id=f"cust-{number:010}", fulfilments=parcels))
+    return copies
 
 
 async def put(dsn: str, orders: Iterable[Order], events: Iterable[chain.LinkedEvent] = ()) -> None:

@@ -9,6 +9,7 @@ The reference is a bare Granian that always sends one of the very same answers, 
 same requests over as many connections.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ import asyncpg
 import redis.asyncio
 
 from app.domain.order import Order
+from app.hotpath.near import ENTRIES_MAX
 from app.infra.postgres.migrate import migrate
 from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
@@ -32,12 +34,13 @@ from bench.servers import postgres, valkey
 
 NAME = "read"
 CONNECTIONS = 64
-MANY = 50_000
+MANY = ENTRIES_MAX * 6 // 5
 FEW = 50
 SECONDS = 1.0
 LINES = (("item-000007", 2), ("item-000101", 1))
 _MADE_BY_THE_SERVER = frozenset({b"date", b"server"})
 _PUT_AT_ONCE = 500
+_CONNECT_S = 10.0
 
 
 @asynccontextmanager
@@ -103,7 +106,7 @@ async def benchmark(setting: Setting) -> AsyncIterator[Sequence[Contest]]:
         await migrate(database.dsn)
         stack = modes(setting, dsn=database.dsn, redis_port=cache.port)
         await shop.stock_up(database.dsn, stack.api_key)
-        orders = [placed.completed(f"cust-{number:010}", LINES) for number in range(MANY)]
+        orders = placed.alike(placed.completed("cust-0", LINES), MANY)
         await placed.put(database.dsn, orders)
         await _show(cache.url, orders)
         async with stack.running("gateway", cpus=[CLIENT_CPU]) as gateway:
@@ -140,6 +143,9 @@ async def benchmark(setting: Setting) -> AsyncIterator[Sequence[Contest]]:
 async def _show(redis_url: str, orders: Sequence[Order]) -> None:
     """Put the orders' documents into Redis, as whoever committed their last change would have."""
     async with open_redis(redis_url, None, "dev", "bench") as clients:
+        async with asyncio.timeout(_CONNECT_S):
+            while not clients.hot.is_up:
+                await asyncio.sleep(0.01)
         documents = Documents(clients, "dev")
         for at in range(0, len(orders), _PUT_AT_ONCE):
             await documents.put_all(orders[at : at + _PUT_AT_ONCE], deadline_s=10)

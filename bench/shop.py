@@ -19,7 +19,7 @@ CURRENCY = "USD"
 SKUS = 200
 ON_HAND = 1_000_000_000
 WAREHOUSES = ("east", "west")
-RATE_LIMIT_PER_S = 10_000_000
+RATE_LIMIT_PER_S = 1_000_000
 
 
 def sku(number: int) -> str:
