@@ -22,6 +22,7 @@ import redis.asyncio
 from app.dev.servers import EmbeddedPostgres, EmbeddedTemporal, EmbeddedValkey
 from app.infra.postgres.migrate import migrate
 from tests.proxy import FaultProxy
+from tests.servers import redis_in
 
 TEMPLATE = "migrated"
 
@@ -67,7 +68,7 @@ async def empty_database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator
 @pytest.fixture(scope="session")
 async def redis_server(servers_folder: Path) -> AsyncIterator[EmbeddedValkey]:
     """The Valkey."""
-    server = EmbeddedValkey(servers_folder / "redis", durable=False, follow=signal.SIGKILL)
+    server = redis_in(servers_folder / "redis")
     try:
         await server.start()
         yield server

@@ -41,6 +41,8 @@ class Direction:
         self.cut_after: int | None = None
         """So many more bytes, then `cut_by_reset` or an orderly end."""
         self.cut_by_reset = False
+        self.rewrite: Callable[[bytes], bytes] | None = None
+        """What becomes of each chunk."""
         self.is_silent = False
         self.wake()
 
@@ -236,6 +238,8 @@ class _Link:
                 return
             if (pause_s := due_at - loop.time()) > 0:
                 await asyncio.sleep(pause_s)
+            if way.rewrite is not None:
+                chunk = way.rewrite(chunk)
             while chunk:
                 while way.is_silent:
                     await way.moved.wait()

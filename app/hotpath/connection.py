@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, Final, TypeAlias, cast
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
@@ -30,8 +30,11 @@ UNACKNOWLEDGED_S: Final = 5
 """The kernel gives up a peer that acknowledges nothing for so long."""
 
 SAFE: Final = 1
+"""It does no harm twice."""
 SENT_BEFORE: Final = 2
-"""Safe, and sent already on a connection that broke."""
+"""It was sent already, on a connection that broke."""
+IMPATIENT: Final = 4
+"""Its deadline is shorter than what is expected of the server."""
 
 Reply: TypeAlias = Any
 """What RESP3 can say: bytes, int, float, bool, None, list, dict."""
@@ -43,7 +46,7 @@ pack: Callable[[tuple[Part, ...]], bytes] = cast("Any", pack_command)
 """A command's bytes."""
 
 Entry: TypeAlias = tuple[bytes, "asyncio.Future[Reply]", float, int]
-"""A command on its way: its bytes, who waits, until when (monotonic), and may it be sent twice: 0, SAFE, …"""
+"""A command on its way: its bytes, who waits, until when (monotonic), and SAFE, SENT_BEFORE, IMPATIENT."""
 
 _MORE: Final = object()
 _ERRORS: Final = frozenset((ErrorReply, NotNow))
@@ -108,7 +111,7 @@ class Connection(asyncio.Protocol):
         """Send commands in one write; each gets its place in the order of replies."""
         assert self._transport is not None, "only a connected socket is sent to"
         if self._timed_reply < 0:
-            self._timed_from, self._timed_reply = perf_counter(), self._sent_count
+            self._timed_from, self._timed_reply = monotonic(), self._sent_count
         self._sent_count += len(batch)
         self.sent.extend(batch)
         self._transport.write(b"".join([entry[0] for entry in batch]))
@@ -161,22 +164,28 @@ class Connection(asyncio.Protocol):
         self._statistics.replies += count
         self._reply_count += count
         if 0 <= self._timed_reply < self._reply_count:
-            self._statistics.timed(perf_counter() - self._timed_from)
+            self._statistics.timed(monotonic() - self._timed_from)
             self._timed_reply = -1
 
-    def expire(self, now: float) -> tuple[int, float]:
-        """Fail what was due by now; how many those were, and when the next one is due (inf: never)."""
-        expired, next_at = 0, inf
-        for _, future, due_at, _ in self.sent:
+    def expire(self, now: float, expected_s: float) -> tuple[int, float]:
+        """Fail what is due; how often the server is to blame for that, and when the next is due (inf: never).
+
+        It is not to blame for callers with less patience than `expected_s`, unless it says nothing at all.
+        """
+        expired = impatient = 0
+        next_at = inf
+        for _, future, due_at, flags in self.sent:
             if future.done():
                 continue
             if due_at <= now:
                 future.set_exception(in_doubt("no answer within its deadline"))
                 expired += 1
+                impatient += flags & IMPATIENT
             elif due_at < next_at:
                 next_at = due_at
         self._statistics.timeouts += expired
-        return expired, next_at
+        is_silent = self._timed_reply >= 0 and now - max(self._timed_from, self.heard_at) >= expected_s
+        return expired if is_silent else expired - impatient // IMPATIENT, next_at
 
     def is_stuck(self, now: float) -> bool:
         """Whether answers are so late that none will come."""
@@ -217,11 +226,11 @@ class Connection(asyncio.Protocol):
     def fail_sent(self) -> list[Entry]:
         """Fail what was sent and is not answered; commands that may be sent again are returned instead."""
         again: list[Entry] = []
-        for payload, future, due_at, safe in self.sent:
+        for payload, future, due_at, flags in self.sent:
             if future.done():
                 continue
-            if safe:
-                again.append((payload, future, due_at, SENT_BEFORE))
+            if flags & SAFE:
+                again.append((payload, future, due_at, flags | SENT_BEFORE))
             else:
                 future.set_exception(in_doubt(f"the connection broke ({self.reason!r})"))
         self.sent.clear()

@@ -33,7 +33,7 @@ class Keeper:
         *,
         connected: Callable[[Connection], None],
         failed: Callable[[str], None],
-        ask: Callable[[Connection], None],
+        ask: Callable[[Connection], object],
         heartbeat_s: float,
     ) -> None:
         """Prepare; `start` begins."""

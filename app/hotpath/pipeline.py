@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from app.hotpath.breaker import Breaker
-from app.hotpath.connection import SENT_BEFORE, Connection, Entry, Part, in_doubt, pack
+from app.hotpath.connection import IMPATIENT, SENT_BEFORE, Connection, Entry, Part, in_doubt, pack
 from app.hotpath.deadlines import LATE_S, Deadlines
 from app.hotpath.errors import HotpathError, NotSent, Overloaded, Unreachable
 from app.hotpath.statistics import Statistics
@@ -79,22 +79,24 @@ class Pipeline:
         """
         if not parts or parts[0] in NOT_SHARED:
             _check_shareable(parts)
-        future = self._create_future()
+        future, flags = self._create_future(), int(safe)
         if deadline_s is None:
             deadline_s = self._deadline_s
-        elif deadline_s < self._deadlines.shortest_s:
-            self._deadlines.allow(deadline_s)
+        elif deadline_s < self._deadline_s:
+            flags |= IMPATIENT
+            if deadline_s < self._deadlines.shortest_s:
+                self._deadlines.allow(deadline_s)
         now = monotonic()
         payload = pack(parts)
         if self._room > 0:
             self._room -= len(payload) + _COMMAND_BYTES
-            self._unsent.append((payload, future, now + deadline_s, safe))
+            self._unsent.append((payload, future, now + deadline_s, flags))
             if not self._is_flush_due:
                 self._is_flush_due = True
                 self._tick_at = now
                 self._loop.call_soon(self._flush)
         else:
-            self._hold((payload, future, now + deadline_s, safe))
+            self._hold((payload, future, now + deadline_s, flags))
         return future
 
     def send_unanswered(self, *parts: str | bytes) -> bool:
@@ -172,7 +174,7 @@ class Pipeline:
         """Leave out what is due. A tick that took long is nobody's fault: its time does not count."""
         if lag_s > LATE_S:
             self._unsent = [
-                (payload, future, due + lag_s, safe) for payload, future, due, safe in self._unsent
+                (payload, future, due_at + lag_s, flags) for payload, future, due_at, flags in self._unsent
             ]
         self._unsent = [entry for entry in self._unsent if not self._has_ended(entry, now)]
 
@@ -201,7 +203,7 @@ class Pipeline:
             self._flush_soon()
             next_at = now
         if connection is not None and connection.sent:
-            expired, first_due_at = connection.expire(now)
+            expired, first_due_at = connection.expire(now, self._deadline_s)
             next_at = min(next_at, first_due_at, now + self._deadline_s)
             if connection.is_stuck(now):
                 connection.abort(TimeoutError("the server says nothing"))
@@ -218,7 +220,7 @@ class Pipeline:
 
     def _fail_unsent(self, entry: Entry, error: type[NotSent], why: str) -> None:
         """Fail a command that waits; one that was sent before, on a connection that broke, is in doubt."""
-        if entry[3] == SENT_BEFORE:
+        if entry[3] & SENT_BEFORE:
             entry[1].set_exception(in_doubt(f"the connection broke, and {why}"))
         else:
             self.statistics.refused += 1

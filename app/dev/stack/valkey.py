@@ -58,8 +58,9 @@ def url_of(port: int) -> str:
 class EmbeddedValkey:
     """A Valkey of its own on 127.0.0.1 with its files in `place`; port 0 means any free one, then kept.
 
-    `durable=False` keeps nothing on disk (tests). `follow` is the signal by which the kernel ends the server
-    when this process dies. Its methods may be called from one event loop after another.
+    `durable=False` keeps nothing on disk (tests). `binary` is another server that takes the same settings
+    (Redis), `settings` are added to ours. `follow` is the signal by which the kernel ends the server when
+    this process dies. Its methods may be called from one event loop after another.
     """
 
     name = "redis"
@@ -73,13 +74,15 @@ class EmbeddedValkey:
         durable: bool = True,
         env: Mapping[str, str] | None = None,
         follow: signal.Signals | None = None,
+        binary: Path | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.place = place
         self.port = port or ports.any_free()
         self.notices: list[str] = []
-        settings = SETTINGS | ({} if durable else {"appendonly": "no"})
-        argv = [str(program()), "--port", str(self.port), "--dir", str(place)]
-        argv += [part for name, value in settings.items() for part in (f"--{name}", value)]
+        chosen = SETTINGS | ({} if durable else {"appendonly": "no"}) | dict(settings or {})
+        argv = [str(binary or program()), "--port", str(self.port), "--dir", str(place)]
+        argv += [part for name, value in chosen.items() for part in (f"--{name}", value)]
         self.service = Service(
             Spec(
                 name="redis",
