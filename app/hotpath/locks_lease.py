@@ -99,10 +99,11 @@ class Lease:
     async def extend(self, lifetime_s: float) -> None:
         """Let a lifetime of so many seconds begin now; renewals keep to it. Raises LockLost, HotpathError."""
         self.check()
-        # Should no answer come, only the shorter of both lifetimes is certain.
-        self.expires_at = min(self.expires_at, monotonic() + lifetime_s)
         self.lifetime_s = lifetime_s
         self.lifetime_ms = int(lifetime_s * 1000)
+        # Should no answer come, only the shorter of both lifetimes is certain.
+        now = monotonic()
+        self._lives(min(self.expires_at, now + lifetime_s), min(self.renew_at, now + lifetime_s / RENEWALS))
         await self._locks.watch.renew(self)
         self.check()
 
@@ -248,10 +249,7 @@ class Lease:
 
     def agreed(self, asked_at: float) -> None:
         """The server gave the lock its lifetime at `asked_at` or later."""
-        self.expires_at = asked_at + self.lifetime_s
-        self.renew_at = asked_at + self.lifetime_s / RENEWALS
-        if self.renew_at < self._locks.watch.due_at:
-            self._locks.watch.look_at(self.renew_at)
+        self._lives(asked_at + self.lifetime_s, asked_at + self.lifetime_s / RENEWALS)
 
     def wake(self) -> None:
         """The lock may be ours by now: ask again."""
@@ -275,6 +273,12 @@ class Lease:
         if self._lost is not None:
             self._tell(self._lost)
         return True
+
+    def _lives(self, expires_at: float, renew_at: float) -> None:
+        self.expires_at = expires_at
+        self.renew_at = renew_at
+        if renew_at < self._locks.watch.due_at:
+            self._locks.watch.look_at(renew_at)
 
     def _tell(self, listening: "asyncio.Future[str]") -> None:
         if self._lost_because is None:
