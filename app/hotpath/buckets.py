@@ -4,7 +4,7 @@ The same policy as with a server, but each process counts for itself: together, 
 `n` times the limit. If the process dies here, every caller begins anew.
 """
 
-import asyncio
+from time import monotonic
 from typing import Final
 
 from app.hotpath.admission_policy import Decision, Policy
@@ -17,12 +17,11 @@ class Buckets:
 
     def __init__(self) -> None:
         """Start with every caller's limit whole."""
-        self._time = asyncio.get_running_loop().time
         self._used_until_us: dict[tuple[str, str], float] = {}
 
     def take(self, caller: str, policy: Policy) -> Decision:
         """One request of the caller's limit, if one is left."""
-        now = self._time() * 1_000_000
+        now = monotonic() * 1_000_000
         window = policy.window_s * 1_000_000
         used_until = min(max(self._used_until_us.get((caller, policy.name), now), now), now + window)
         used_until += policy.interval_us
