@@ -145,7 +145,7 @@ async def valkey_glide(url: str) -> AsyncIterator[Run]:
     address = Address.parse(url)
     nodes = [NodeAddress(address.host, address.port)]
     client = await GlideClient.create(GlideClientConfiguration(nodes, request_timeout=int(1000 * DEADLINE_S)))
-    give_back = Script(GIVE_BACK)  # type: ignore[no-untyped-call]
+    give_back = Script(GIVE_BACK)
     lifetime = ExpirySet(ExpiryType.MILLSEC, int(1000 * LIFETIME_S))
 
     async def pair(task: int) -> None:
