@@ -7,7 +7,7 @@ If the process dies here, neither the effect nor the mark is there, and the even
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 import msgspec
@@ -50,11 +50,19 @@ class Behind(msgspec.Struct, frozen=True):
     version: int
 
 
+Place = tuple[datetime, str]
+"""A place on the way through the orders. Whoever walks keeps it; what it says is this module's business."""
+
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SPAN_S: Final = 120.0
+_OVERLAP_S: Final = 120.0
+
+
 class Page(msgspec.Struct, frozen=True):
-    """Some orders by their last change: which are behind, where the next page begins."""
+    """Some orders that a group is behind with, and where the next page begins."""
 
     behind: tuple[Behind, ...]
-    next: tuple[datetime, str]
+    next: Place
     is_last: bool
 
 
@@ -112,17 +120,44 @@ class PostgresProjections:
         """Some orders as they are now."""
         return [order_from(row) for row in await self._database.fetch(SQL["orders"], ids)]
 
-    async def behind(
-        self, group: str, after: tuple[datetime, str], *, quiet_s: float, page_size_max: int
-    ) -> Page:
-        """The next orders by their last change unchanged for `quiet_s`, and which of them are behind."""
-        rows = await self._database.fetch(SQL["behind"], group, *after, quiet_s, page_size_max)
-        return Page(
-            tuple(Behind(row["id"], row["version"]) for row in rows if row["is_behind"]),
-            (rows[-1]["updated_at"], rows[-1]["id"]) if rows else after,
-            len(rows) < page_size_max,
-        )
+    async def behind(self, group: str, after: Place, *, quiet_s: float, page_size_max: int) -> Page:
+        """The next orders that the group has not come to the end of, unchanged for `quiet_s` seconds.
+
+        From a time and an empty text, the orders that changed since then. From 1970 first all orders by id,
+        then those that changed since that way was begun: a place remembers when, however long it is kept.
+        """
+        async with self._database.connection() as connection:
+            if after[0] == _BEGINNING:
+                return await _behind_by_id(connection, group, after[1], quiet_s, page_size_max)
+            return await _behind_by_time(connection, group, after, quiet_s, page_size_max)
 
     async def open_orders(self) -> int:
         """How many orders are not final."""
         return int((await self._database.fetch(SQL["open_orders"]))[0]["count"])
+
+
+async def _behind_by_id(
+    connection: Connection, group: str, place: str, quiet_s: float, page_size_max: int
+) -> Page:
+    begun, _, last_id = place.partition(" ")
+    if not begun:
+        span = await connection.fetchrow(SQL["span"], _BEGINNING, _OVERLAP_S, 0.0)
+        assert span is not None
+        begun = span["quiet"].isoformat()
+    rows = await connection.fetch(SQL["behind_by_id"], group, last_id, quiet_s, page_size_max)
+    behind = tuple(Behind(row["id"], row["version"]) for row in rows if row["is_behind"])
+    if len(rows) < page_size_max:
+        return Page(behind, (datetime.fromisoformat(begun), ""), is_last=False)
+    return Page(behind, (_BEGINNING, f"{begun} {rows[-1]['id']}"), is_last=False)
+
+
+async def _behind_by_time(
+    connection: Connection, group: str, after: Place, quiet_s: float, page_size_max: int
+) -> Page:
+    span = await connection.fetchrow(SQL["span"], after[0], quiet_s, _SPAN_S)
+    assert span is not None
+    rows = await connection.fetch(SQL["behind_by_time"], group, *after, span["until"], page_size_max)
+    behind = tuple(Behind(row["id"], row["version"]) for row in rows)
+    if len(rows) == page_size_max:
+        return Page(behind, (rows[-1]["updated_at"], rows[-1]["id"]), is_last=False)
+    return Page(behind, max(after, (span["until"], "")), is_last=span["until"] >= span["quiet"])

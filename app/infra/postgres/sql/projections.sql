@@ -38,15 +38,24 @@ ON CONFLICT (day, currency) DO UPDATE SET
     captured = daily_summary.captured + excluded.captured,
     refunded = daily_summary.refunded + excluded.refunded;
 
--- behind: of the next orders by their last change, until some seconds ago, those the group has not come to the end of
-WITH page AS (
-    SELECT id, version, updated_at FROM orders
-    WHERE (updated_at, id) > ($2, $3) AND updated_at < now() - make_interval(secs => $4)
-    ORDER BY updated_at, id LIMIT $5
-)
-SELECT p.id, p.version, p.updated_at, p.version > coalesce(m.sequence, 0) AS is_behind
-FROM page p LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = p.id
-ORDER BY p.updated_at, p.id;
+-- behind_by_id: the next orders by id, and which of them the group has not come to the end of, of those that have
+-- not changed for some seconds
+SELECT o.id, o.version,
+    o.updated_at < now() - make_interval(secs => $3) AND o.version > coalesce(m.sequence, 0) AS is_behind
+FROM (SELECT id, version, updated_at FROM orders WHERE id > $2 ORDER BY id LIMIT $4) o
+LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = o.id
+ORDER BY o.id;
+
+-- span: the moment some seconds ago, and where the span of time ends that begins then, at most in that moment
+SELECT quiet, least($1::timestamptz + make_interval(secs => $3), quiet) AS until
+FROM (SELECT clock_timestamp() - make_interval(secs => $2) AS quiet) q;
+
+-- behind_by_time: the next orders by their last change, up to some time, that the group has not come to the end of
+SELECT o.id, o.version, o.updated_at
+FROM orders o LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = o.id
+WHERE o.updated_at >= $2 AND o.updated_at < $4 AND (o.updated_at, o.id) > ($2, $3)
+    AND o.version > coalesce(m.sequence, 0)
+ORDER BY o.updated_at, o.id LIMIT $5;
 
 -- open_orders: how many are not final
 SELECT count(*) FROM orders WHERE status NOT IN ('completed', 'rejected', 'cancelled');
