@@ -36,6 +36,7 @@ from app.infra.postgres.projections import PostgresProjections
 from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
+from app.infra.redis.metrics import watch_memory
 from app.infra.redis.stream_upkeep import StreamUpkeep
 from app.infra.redis.streams import ConsumerGroup, EventStreams
 from app.observability import health, logging, metrics
@@ -71,6 +72,7 @@ async def _run(settings: Settings) -> int:
         redis = await stack.enter_async_context(
             open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
         )
+        redis.start(watch_memory(redis.hot))
         checks: dict[str, health.Check] = {
             "postgres": database.is_well,
             "redis": redis.is_well,

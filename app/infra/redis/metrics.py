@@ -5,8 +5,8 @@ the process but its counters.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -20,7 +20,7 @@ from app.hotpath.cache import Cache
 from app.hotpath.client import Client
 from app.hotpath.errors import HotpathError
 from app.hotpath.near import Near
-from app.hotpath.statistics import BUCKETS_S
+from app.hotpath.statistics import BUCKETS_S, Statistics
 from app.observability.metrics import REGISTRY
 
 MEMORY_PAUSE_S: Final = 15.0
@@ -32,6 +32,7 @@ _CLIENT_COUNTERS: Final = (
     ("timeouts", "holdfast_redis_timeouts", "Commands sent and not answered within their deadline"),
     ("refused", "holdfast_redis_refused", "Commands that never left"),
     ("connections", "holdfast_redis_connections", "Connections made; all but the first are reconnects"),
+    ("pushes", "holdfast_redis_pushes", "What the server said unasked: messages, invalidations"),
 )
 _NEAR_COUNTERS: Final = (
     ("hits", "holdfast_near_hits", "Reads answered from the process's own memory"),
@@ -52,6 +53,14 @@ _CACHE_COUNTERS: Final = (
 )
 
 
+class _Counted(NamedTuple):
+    """A client's counters, under the role that it plays."""
+
+    role: str
+    statistics: Statistics
+    in_flight: Callable[[], int]
+
+
 class Reads:
     """The reads of cached orders: a near cache, the cache behind it, and PostgreSQL behind that."""
 
@@ -68,7 +77,7 @@ class Export(Collector):
 
     def __init__(self) -> None:
         """Start with nothing."""
-        self._clients: list[tuple[str, Client]] = []
+        self._clients: list[_Counted] = []
         self._reads: list[Reads] = []
         self.memory_ratio: float | None = None
 
@@ -84,11 +93,11 @@ class Export(Collector):
 
     def add_client(self, role: str, client: Client) -> None:
         """Export a client's statistics under a role; clients of one role are added up."""
-        self._clients.append((role, client))
+        self._clients.append(_Counted(role, client.statistics, lambda: client.in_flight))
 
     def remove_client(self, client: Client) -> None:
         """Export them no more."""
-        self._clients = [one for one in self._clients if one[1] is not client]
+        self._clients = [one for one in self._clients if one.statistics is not client.statistics]
 
     def describe(self) -> Iterator[Metric]:
         """Name the metrics, so that they are registered once."""
@@ -106,24 +115,24 @@ class Export(Collector):
             yield from self._of_reads()
 
     def _of_clients(self) -> Iterator[Metric]:
-        roles: dict[str, list[Client]] = {}
-        for role, client in self._clients:
-            roles.setdefault(role, []).append(client)
+        roles: dict[str, list[_Counted]] = {}
+        for client in self._clients:
+            roles.setdefault(client.role, []).append(client)
         for field, name, text in _CLIENT_COUNTERS:
             counter = CounterMetricFamily(name, text, labels=("role",))
             for role, clients in roles.items():
-                counter.add_metric((role,), sum(getattr(c.statistics, field) for c in clients))
+                counter.add_metric((role,), sum(getattr(one.statistics, field) for one in clients))
             yield counter
         waiting = GaugeMetricFamily("holdfast_redis_in_flight", "Commands not answered yet", labels=("role",))
         times = HistogramMetricFamily(
             "holdfast_redis_command_seconds", "Time to an answer, of one command a batch", labels=("role",)
         )
         for role, clients in roles.items():
-            waiting.add_metric((role,), sum(client.in_flight for client in clients))
+            waiting.add_metric((role,), sum(client.in_flight() for client in clients))
             counts = [
-                sum(column) for column in zip(*(c.statistics.round_trips for c in clients), strict=True)
+                sum(column) for column in zip(*(x.statistics.round_trips for x in clients), strict=True)
             ]
-            times.add_metric((role,), _buckets(counts), sum(c.statistics.round_trips_s for c in clients))
+            times.add_metric((role,), _buckets(counts), sum(x.statistics.round_trips_s for x in clients))
         yield waiting
         yield times
 

@@ -291,6 +291,39 @@ async def test_a_commit_that_took_long_is_shown_for_as_long_as_is_left(cached, o
     assert not await cached._documents.clients.hot.execute("EXISTS", cached._documents.key(placed.id))
 
 
+async def test_a_load_that_took_long_is_kept_for_as_long_as_is_left(cached, order, monkeypatch, never_round):
+    """A document is as old as the moment PostgreSQL was asked, however late its answer comes."""
+    placed = await order()
+    load = cached._orders.load
+
+    async def late(order_id: str):
+        found = await load(order_id)
+        await asyncio.sleep(1.1)
+        return found
+
+    monkeypatch.setattr(cached._orders, "load", late)
+    assert await cached.read(placed.id) == encode_order(placed)
+    await until(lambda: cached._cache.statistics.late == 1)
+    assert not await cached._documents.clients.hot.execute("EXISTS", cached._documents.key(placed.id))
+
+
+async def test_near_ends_by_itself_where_nobody_can_say_what_changed(
+    shop, order, cached, fault_proxy, never_round
+):
+    """The connection is there and silent: what an open order's document said is forgotten all the same."""
+    async with gateway(shop, fault_proxy.url) as far:
+        placed = await order()
+        await cached.show(placed)
+        await brought_near(far, placed.id)
+        fault_proxy.to_client.silence()
+        began = monotonic()
+        while far.near(placed.id) is not None:
+            assert monotonic() - began < 0.6
+            await asyncio.sleep(0.005)
+        assert far._near.client.is_up  # nobody has noticed yet
+        fault_proxy.heal()
+
+
 async def test_redis_comes_back_with_what_it_had_and_serves_nothing_old(shop, order, tmp_path, never_round):
     """Killed with documents on disk, frozen with documents in memory: open ones have ended meanwhile."""
     from app.dev.servers import EmbeddedValkey

@@ -1,0 +1,76 @@
+"""What the hot path counts is served as metrics, and how full Redis is."""
+
+import asyncio
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.infra.redis import metrics as redis_metrics
+from app.infra.redis.clients import open_redis
+from app.observability import metrics
+
+
+def served() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample that /metrics serves: (name, labels) → value."""
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+async def test_commands_are_counted_and_timed_by_role(clients):
+    """Their number, their batches, and a histogram that adds up."""
+    assert await clients.hot.ready(5)
+    hot = (("role", "hot"),)
+    before = served()
+    await asyncio.gather(*(clients.hot.execute("SET", f"k{number}", number) for number in range(50)))
+    after = served()
+
+    def grown(name: str, labels=hot) -> float:
+        return after[name, labels] - before.get((name, labels), 0)
+
+    assert grown("holdfast_redis_commands_total") == 50
+    assert grown("holdfast_redis_batches_total") == 1
+    assert grown("holdfast_redis_command_seconds_count") == 1
+    assert grown("holdfast_redis_command_seconds_bucket", (("le", "+Inf"), *hot)) == 1
+    assert 0 < grown("holdfast_redis_command_seconds_sum") < 1
+    assert after["holdfast_redis_in_flight", hot] == 0
+    for name in ("errors", "timeouts", "refused"):
+        assert grown(f"holdfast_redis_{name}_total") == 0
+
+
+async def test_clients_that_are_closed_are_served_no_more(valkey):
+    """A metric of something that is gone would stand still for ever."""
+    async with open_redis(valkey.url, None, "test", "short"):
+        assert redis_metrics.EXPORT._clients
+    assert not [key for key in served() if key[0].startswith("holdfast_redis_commands")]
+
+
+async def test_the_share_of_memory_is_served_while_redis_says_it(valkey, clients, monkeypatch):
+    """Of maxmemory, of the machine's memory where there is no limit, and nothing where Redis is away."""
+    monkeypatch.setattr(redis_metrics, "MEMORY_PAUSE_S", 0.02)
+    assert await clients.hot.ready(5)
+    watching = asyncio.create_task(redis_metrics.watch_memory(clients.hot))
+
+    async def until(is_right) -> None:
+        async with asyncio.timeout(10):
+            while not is_right(served().get(("holdfast_redis_memory_ratio", ()))):
+                await asyncio.sleep(0.01)
+
+    try:
+        await until(lambda ratio: ratio is not None and 0 < ratio < 0.1)
+        await clients.hot.execute("CONFIG", "SET", "maxmemory", 10_000_000)
+        await until(lambda ratio: ratio is not None and 0.05 < ratio < 1)
+        await valkey.kill()
+        await until(lambda ratio: ratio is None)
+    finally:
+        watching.cancel()
+        redis_metrics.EXPORT.memory_ratio = None
+
+
+@pytest.mark.parametrize("info", [b"used_memory:5\r\nmaxmemory:0\r\n", b"used_memory:5\r\n"])
+def test_without_any_limit_there_is_no_ratio(info):
+    """Some servers do not say how large their machine is."""
+    assert redis_metrics._ratio(info) is None
