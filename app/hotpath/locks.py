@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from app.hotpath.client import Client
 from app.hotpath.connection import Part
 from app.hotpath.errors import ErrorReply, HotpathError, MayHaveHappened, NotNow, NotSent
-from app.hotpath.locks_lease import RELEASE, Lease, LockLost, LockNotAcquired, is_unknown_script
+from app.hotpath.locks_lease import RELEASE, SLOTS, Lease, LockLost, LockNotAcquired, is_unknown_script
 from app.hotpath.locks_line import Line
 from app.hotpath.locks_watch import Watch
 from app.hotpath.scripts import Script
@@ -38,8 +38,14 @@ class Locks:
     """The locks of one process on one server. Use `async with`, inside those of client and subscriptions."""
 
     def __init__(self, client: Client, subscriptions: Subscriptions, *, prefix: str) -> None:
-        """Keys are `<prefix>{lock:<name>}`, with `:tokens` and `:queue`; `prefix` holds no braces."""
+        """Prepare; `open` begins to listen. Keys are `<prefix>{lock:<slot>}:held:<name>` and the like.
+
+        `prefix` is without braces, as "hf:production:locks:". Processes that share locks share the prefix.
+        """
+        if "{" in prefix or "}" in prefix or "held:" in prefix:
+            raise ValueError("the prefix of locks has no braces, and no `held:`")
         self.prefix = prefix
+        self.slots = [f"{prefix}{{lock:{slot:x}}}:" for slot in range(SLOTS)]
         self.lines: dict[str, Lease | Line] = {}  # who asks or has it, until there is a line
         self.watch = Watch(self)
         self.execute = client.execute
@@ -57,8 +63,7 @@ class Locks:
         """A lock to enter with `async with`; it is renewed until it is left.
 
         `lifetime_s`: for how long others are kept out should this process vanish. `wait_s`: how long to wait
-        for it at most, 0 for one question. Each name costs the server a small key for ever, so that its
-        tokens never go back: use names of things, not of moments. The same task must not enter a name twice.
+        for it at most, 0 for one question. A task that has the lock must not enter it again: it would wait.
         """
         return Lease(self, name, lifetime_s, wait_s)
 
@@ -89,11 +94,9 @@ class Locks:
         self.watch.look_at(inf)
         for lease in tuple(self.watch.held.values()):
             lease.end("the locks are closed")
-            self.give_back(lease.key, lease.owner, lease.lifetime_s)
-        for line in tuple(self.lines.values()):
-            if isinstance(line, Line):
-                line.stop()
-        await asyncio.sleep(0)  # lines end, and give back their places
+            self.give_back(lease.keys, lease.owner, lease.lifetime_s)
+        lines = [line for line in self.lines.values() if isinstance(line, Line)]
+        await asyncio.gather(*(task for line in lines for task in line.stop()), return_exceptions=True)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_S)
             for task in late:
@@ -112,15 +115,15 @@ class Locks:
         """A name that nobody else has or had."""
         return f"{self.process}.{next(self.numbers)}"
 
-    async def ask(self, script: Script, key: str, *arguments: Part) -> int:
+    async def ask(self, script: Script, keys: tuple[str, str], *arguments: Part) -> int:
         """Run one of the locks' scripts; each may be run twice. Raises HotpathError."""
         reply: int
         try:
-            reply = await self.execute("EVALSHA", script.sha, 1, key, *arguments, safe=True)
+            reply = await self.execute("EVALSHA", script.sha, 2, *keys, *arguments, safe=True)
         except ErrorReply as error:
             if not is_unknown_script(error):
                 raise
-            reply = await self.execute("EVAL", script.source, 1, key, *arguments, safe=True)
+            reply = await self.execute("EVAL", script.source, 2, *keys, *arguments, safe=True)
         return reply
 
     def line(self, lease: Lease) -> Line:
@@ -129,7 +132,7 @@ class Locks:
         if isinstance(found, Line):
             return found
         asks = found is not lease and not found.token  # then it tells the line what came of it
-        line = self.lines[lease.name] = Line(self, lease.name, lease.key, found.owner if asks else "")
+        line = self.lines[lease.name] = Line(self, lease.name, lease.keys, found.owner if asks else "")
         if found is not lease and found.token:
             line.begin("", 0.0)
         return line
@@ -139,12 +142,12 @@ class Locks:
         if self.lines.get(name) is one:
             del self.lines[name]
 
-    def give_back(self, key: str, owner: str, within_s: float) -> None:
+    def give_back(self, keys: tuple[str, str], owner: str, within_s: float) -> None:
         """See to it in the background that an owner neither has the lock nor waits for it.
 
         After `within_s` seconds it goes without saying.
         """
-        self.start(self._give_back(key, owner, within_s))
+        self.start(self._give_back(keys, owner, within_s))
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in the background until it ends or the locks are closed."""
@@ -153,11 +156,11 @@ class Locks:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _give_back(self, key: str, owner: str, within_s: float) -> None:
+    async def _give_back(self, keys: tuple[str, str], owner: str, within_s: float) -> None:
         until, pause_s = monotonic() + within_s, PAUSE_FIRST_S
         while True:
             try:
-                await self.ask(RELEASE, key, owner)
+                await self.ask(RELEASE, keys, owner)
             except (NotSent, MayHaveHappened, NotNow):
                 if monotonic() + pause_s > until:
                     return
@@ -178,11 +181,12 @@ class Locks:
         owner, _, key = payload.decode().partition(" ")
         if owner in self.watch.held:
             return
-        found = self.lines.get(key[len(self.prefix) + len("{lock:") : -len("}")])
+        slot, _, name = key.partition("held:")
+        found = self.lines.get(name)
         if found is not None and found.owner == owner:
             found.wake()
         else:
-            self.give_back(key, owner, WAIT_S)
+            self.give_back((key, f"{slot}tokens"), owner, WAIT_S)
 
     def _wake_all(self) -> None:
         for one in self.lines.values():

@@ -33,14 +33,15 @@ WAITERS_MAX: Final = 10_000
 class Line:
     """The waiters of one process for one lock. Its task lives while there are any."""
 
-    def __init__(self, locks: "Locks", name: str, key: str, owner: str) -> None:
+    def __init__(self, locks: "Locks", name: str, keys: tuple[str, str], owner: str) -> None:
         """Made by `Locks.line`; `owner` is the place that somebody is just asking for, "" for none."""
         self.owner = owner
         self._locks = locks
         self._name = name
-        self._key = key
+        self._keys = keys
         self._waiters: dict[Lease, None] = {}
         self._bell = asyncio.Event()
+        self._lifetime_s = NET_S  # the longest that our place may have got the lock for
         self._given: tuple[str, int, int, float] | None = None
         self._trouble: HotpathError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -76,10 +77,12 @@ class Line:
         if self._task is None:
             self._task = self._locks.start(self._stand(pause_s))
 
-    def stop(self) -> None:
-        """The locks are closed: refuse everybody."""
-        if self._task is not None:
-            self._task.cancel()
+    def stop(self) -> "list[asyncio.Task[None]]":
+        """The locks are closed: refuse everybody. The task that ends now, if any."""
+        if self._task is None:
+            return []
+        self._task.cancel()
+        return [self._task]
 
     def wake(self) -> None:
         """Ask again at once."""
@@ -88,7 +91,10 @@ class Line:
     def place(self) -> tuple[str | int, ...]:
         """Who stands in the server's line for us, and the lifetime (ms) that the lock is wanted for."""
         lease = self._first()
-        return (self.owner, lease.lifetime_ms) if lease is not None and self.owner else ()
+        if lease is None or not self.owner:
+            return ()
+        self._lifetime_s = max(self._lifetime_s, lease.lifetime_s)
+        return (self.owner, lease.lifetime_ms)
 
     def given(self, token: int, asked_at: float, owner: str | int, lifetime_ms: str | int) -> None:
         """The lock's last holder, in this very process, was told that it went to our place."""
@@ -124,8 +130,9 @@ class Line:
         assert lease is not None, "somebody waits"
         self.owner = self.owner or self._locks.new_owner()
         asked_at, lifetime_ms = monotonic(), lease.lifetime_ms
+        self._lifetime_s = max(self._lifetime_s, lease.lifetime_s)
         try:
-            reply = await self._locks.ask(ACQUIRE, self._key, self.owner, lifetime_ms, "again")
+            reply = await self._locks.ask(ACQUIRE, self._keys, self.owner, lifetime_ms, "again")
         except (NotSent, MayHaveHappened, NotNow) as error:
             self._trouble = error
             return NET_S  # a new connection wakes us
@@ -164,6 +171,6 @@ class Line:
     def _end(self) -> None:
         self._locks.forget(self, self._name)
         if self.owner:
-            self._locks.give_back(self._key, self.owner, NET_S)
+            self._locks.give_back(self._keys, self.owner, self._lifetime_s)
         for lease in tuple(self._waiters):  # only when the locks are closed under them
             self._fail(lease, Unreachable("nothing was asked: the locks are closed"))

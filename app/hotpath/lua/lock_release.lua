@@ -1,12 +1,13 @@
 -- Give the lock back, to the first who waits; or leave the line. Doing it twice does no harm.
--- ARGV: owner, and who stands in line for the same process, with its lifetime in ms (it needs no wake).
+-- KEYS: held, tokens. ARGV: owner, and who stands in line for the same process (so it needs no wake), with the
+-- lifetime in ms that it wants.
 -- 1: given back, 0: it was not the owner's, -token: it went to the one named.
 
 local owner = ARGV[1]
 local holder = redis.call('GET', KEYS[1])
 if holder == owner then return redis.call('DEL', KEYS[1]) end
 if holder ~= owner .. '+' then
-  redis.call('LREM', KEYS[1] .. ':queue', 0, owner)
+  redis.call('LREM', queue_of(KEYS[1]), 0, owner)
   return 0
 end
 

@@ -8,10 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from zlib import crc32
 
 from app.hotpath.address import Address
 from app.hotpath.client import Client
 from app.hotpath.locks import Locks
+from app.hotpath.locks_lease import SLOTS
 from app.hotpath.subscriptions import Subscriptions
 
 PREFIX = "hf:test:locks:"
@@ -47,9 +49,15 @@ async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
             await asyncio.sleep(0.001)
 
 
+def keys(name: str) -> tuple[str, str]:
+    """The key that is there while the lock is held, and that of its tokens."""
+    slot = f"{PREFIX}{{lock:{crc32(name.encode()) % SLOTS:x}}}:"
+    return f"{slot}held:{name}", f"{slot}tokens"
+
+
 async def queue(client: Client, name: str) -> list[bytes]:
     """The owners that stand in the server's line."""
-    return await client.execute("LRANGE", f"{PREFIX}{{lock:{name}}}:queue", 0, -1)
+    return await client.execute("LRANGE", keys(name)[0].replace("}:held:", "}:queue:", 1), 0, -1)
 
 
 async def queued(client: Client, name: str, count: int) -> None:
@@ -61,8 +69,8 @@ async def queued(client: Client, name: str, count: int) -> None:
 
 async def left_behind(client: Client) -> set[bytes]:
     """Every key of locks but the counters of tokens, which stay for ever."""
-    keys = await client.execute("KEYS", f"{PREFIX}*")
-    return {key for key in keys if not key.endswith(b":tokens")}
+    found = await client.execute("KEYS", f"{PREFIX}*")
+    return {key for key in found if not key.endswith(b":tokens")}
 
 
 async def nothing_is_left(client: Client, timeout_s: float = 5) -> None:

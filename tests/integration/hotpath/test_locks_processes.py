@@ -11,7 +11,7 @@ import pytest
 
 from app.hotpath.address import Address
 from app.hotpath.client import Client
-from tests.integration.hotpath.lock_world import nothing_is_left
+from tests.integration.hotpath.lock_world import keys, nothing_is_left
 
 TASKS = 50
 
@@ -58,6 +58,8 @@ async def more_turns(client: Client, count: int, timeout_s: float = 20) -> float
 
 async def test_four_processes_one_holder_with_kills_and_resets(client, redis_url):
     """200 tasks in 4 processes; two are killed and replaced, all connections are reset again and again."""
+    held_key = keys("n")[0]
+    queue_key = held_key.replace("}:held:", "}:queue:", 1)
     async with AsyncExitStack() as stack:
         workers = await asyncio.gather(*(stack.enter_async_context(worker(redis_url)) for _ in range(4)))
         await more_turns(client, 200)
@@ -74,7 +76,7 @@ async def test_four_processes_one_holder_with_kills_and_resets(client, redis_url
         owners = set()
         async with asyncio.timeout(10):
             while len(owners) < 4:  # nobody is starved
-                holder = await client.execute("GET", "hf:test:locks:{lock:n}")
+                holder = await client.execute("GET", held_key)
                 owners.add((holder or b"").partition(b".")[0])
                 owners.discard(b"")
     log = [entry.split(b":") for entry in await client.execute("LRANGE", "log", 0, -1)]
@@ -83,6 +85,6 @@ async def test_four_processes_one_holder_with_kills_and_resets(client, redis_url
     assert numbers == list(range(1, len(log) + 1))
     assert all(older < newer for older, newer in pairwise(tokens))
     # All are dead now. The queue is kept as long as somebody might still ask, and then it goes by itself.
-    assert await client.execute("PTTL", "hf:test:locks:{lock:n}:queue") <= 30_000
-    await client.execute("DEL", "hf:test:locks:{lock:n}:queue")
+    assert await client.execute("PTTL", queue_key) <= 30_000
+    await client.execute("DEL", queue_key)
     await nothing_is_left(client)
