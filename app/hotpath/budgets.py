@@ -74,7 +74,7 @@ class _Lease:
         self.left = self.held = (self.left if now < self.until else 0) + taken
         # A small portion is not renewed in advance: too much of it would lapse.
         self.low = self.portion // 2 if self.portion >= PORTION_FIRST else -1
-        self.beyond = beyond
+        self.beyond = min(beyond, self.policy.limit - self.held)  # it may be whole again meanwhile
         self.until = now + LAPSE_S
 
 
