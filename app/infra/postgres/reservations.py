@@ -23,7 +23,7 @@ from app.domain.decide import decide, evolve_all
 from app.domain.errors import Refusal
 from app.domain.events import Reason
 from app.domain.order import Order, Status, StockStatus
-from app.domain.stock import Shortage, allocate, demand
+from app.domain.stock import Shortage, allocate
 from app.infra.postgres.order_rows import json_text, order_from
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.statements import statements
@@ -145,8 +145,7 @@ class _Batch:
     def _command(self, order: Order) -> Command:
         if not _is_to_be_reserved(order):
             return RecordReservation(())  # done already, or not possible: the domain knows which
-        wanted = demand(order.lines)
-        available = {sku: tuple(self._shelves.get(sku, {}).items()) for sku in wanted}
+        available = {line.sku: tuple(self._shelves.get(line.sku, {}).items()) for line in order.lines}
         plans = allocate(order.id, order.lines, available)
         if isinstance(plans, Shortage):
             detail = "Not enough in stock of " + ", ".join(plans.skus) + "."

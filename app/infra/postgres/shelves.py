@@ -1,4 +1,9 @@
-"""`PostgresShelves`: what may still be promised: on hand, less what orders have reserved or wait for."""
+"""`PostgresShelves`: how many pieces of each SKU may still be promised.
+
+That is what is on hand, less what is reserved, less what accepted orders want that have not come to the
+shelves yet. It is advice for whoever turns requests away early; what is true is decided when an order is
+reserved. Nothing is written here, so if the process dies, nothing has happened.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -19,10 +24,12 @@ class PostgresShelves:
     async def available(self, skus: Collection[str] | None = None) -> Mapping[str, int]:
         """SKU → pieces that no order has or waits for, never below 0; of all SKUs where None are named.
 
-        SKUs that do not exist are left out. Raises Unavailable.
+        All as they are in one moment. SKUs that do not exist are left out. Raises Unavailable.
         """
         if skus is None:
             rows = await self._database.fetch(SQL["available"])
         else:
-            rows = await self._database.fetch(SQL["available_of"], list(skus))
-        return {row["sku"]: max(row["available"], 0) for row in rows}
+            rows = await self._database.fetch(SQL["available_of"], sorted(set(skus)))
+        # Two arrays in one row: a hundred thousand rows of their own would take four times as long to read.
+        found, pieces = rows[0]
+        return dict(zip(found or (), pieces or (), strict=True))
