@@ -50,16 +50,30 @@ class Shop:
         assert answer.is_success, answer.text
         self.stocked[sku] = pieces
 
-    async def place(
-        self, key: str, sku: str, quantity: int = 1, method: str = "pm_card_visa"
-    ) -> httpx.Response:
-        """Place one order; whatever is not an answer is asked again with the same key."""
-        body = {
+    async def restock(self, sku: str, pieces: int, *, key: str) -> None:
+        """Put more of a product on its shelf."""
+        answer = await self.http.post(
+            f"/v1/inventory/{sku}/adjustments",
+            json={"warehouse": "east", "delta": pieces, "reason": "received"},
+            headers={"Idempotency-Key": key},
+        )
+        assert answer.is_success, answer.text
+        self.stocked[sku] += pieces
+
+    def body(self, sku: str, quantity: int = 1, method: str = "pm_card_visa") -> dict[str, Any]:
+        """What an order of one line says."""
+        return {
             "customer_id": self.customer,
             "currency": "USD",
             "lines": [{"sku": sku, "quantity": quantity}],
             "payment_method": method,
         }
+
+    async def place(
+        self, key: str, sku: str, quantity: int = 1, method: str = "pm_card_visa"
+    ) -> httpx.Response:
+        """Place one order; whatever is not an answer is asked again with the same key."""
+        body = self.body(sku, quantity, method)
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             while True:
                 try:
