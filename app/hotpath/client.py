@@ -115,7 +115,6 @@ class Client(Pipeline):
             self._is_open = True
             self._refusal = None  # commands wait for the first attempt
             self._keeper.start()
-            self._loop.call_later(GRACE_S, self._grace_is_over)
         return self
 
     async def close(self) -> None:

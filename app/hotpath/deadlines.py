@@ -28,9 +28,9 @@ class Deadlines:
         self.is_running = False
         self._look = look
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._meant_at = 0.0
-        self._was_late = False
+        self._late_looks = 0
 
     def allow(self, deadline_s: float) -> None:
         """Look often enough for a deadline so short."""
@@ -60,12 +60,23 @@ class Deadlines:
 
     def _fire(self) -> None:
         now = monotonic()
-        self.is_running = False
-        # Only once: in a process that is always late, commands end all the same.
-        self._was_late = now - self._meant_at > LATE_S and not self._was_late
-        if self._was_late:
+        self._late_looks = self._late_looks + 1 if now - self._meant_at > LATE_S else 0
+        if self._late_looks == 1:
             self._schedule(now, now)
-            return
+        elif self._late_looks > 1:
+            # A process that is always late ends its commands all the same, after what came has been read:
+            # a loop reads between one tick and the one after the next, in whatever order it goes about it.
+            self._timer = self._loop.call_soon(self._in_the_next_tick, self._in_the_next_tick, self._fire_now)
+        else:
+            self._fire_now()
+
+    def _in_the_next_tick(self, function: Callable[..., None], *arguments: Callable[[], None]) -> None:
+        self._timer = self._loop.call_soon(function, *arguments)
+
+    def _fire_now(self) -> None:
+        now = monotonic()
+        self.is_running = False
+        self._late_looks = 0
         next_at = self._look(now)
         if next_at < inf and not self.is_running:
             self._schedule(now, next_at)

@@ -199,8 +199,9 @@ class Pipeline:
         """End every command whose deadline has passed; when to look again."""
         next_at, connection = inf, self._connection
         if self._unsent:
-            self._unsent = [entry for entry in self._unsent if not self._has_ended(entry, now)]
-            self._flush_soon()
+            if not self._is_flush_due:  # else they are looked at before they are sent
+                self._unsent = [entry for entry in self._unsent if not self._has_ended(entry, now)]
+                self._flush_soon()
             next_at = now
         if connection is not None and connection.sent:
             expired, first_due_at = connection.expire(now, self._deadline_s)
