@@ -71,7 +71,8 @@ class _Lease:
 
     def add(self, taken: int, beyond: int, *, now: float) -> None:
         """Take what was granted to what has not lapsed."""
-        self.left = self.held = (self.left if now < self.until else 0) + taken
+        carried = self.left if now < self.until else 0
+        self.left = self.held = min(carried + taken, self.policy.limit)
         # A small portion is not renewed in advance: too much of it would lapse.
         self.low = self.portion // 2 if self.portion >= PORTION_FIRST else -1
         self.beyond = min(beyond, self.policy.limit - self.held)  # it may be whole again meanwhile
