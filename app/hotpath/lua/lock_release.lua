@@ -8,6 +8,7 @@ local holder = redis.call('GET', KEYS[1])
 if holder == owner then return redis.call('DEL', KEYS[1]) end
 if holder ~= owner .. '+' then
   redis.call('LREM', queue_of(KEYS[1]), 0, owner)
+  if not holder then pass() end -- it was lost, and nobody else would wake those who wait
   return 0
 end
 

@@ -92,6 +92,20 @@ async def test_a_lock_that_was_taken_away_is_told_at_the_next_renewal(one, two, 
     await nothing_is_left(one.client)
 
 
+async def test_who_leaves_a_lost_lock_wakes_those_who_wait(one, two):
+    """A lock that was deleted wakes nobody; its late release does, within a round trip and not a second."""
+    loop = asyncio.get_running_loop()
+    for _ in range(3):
+        async with one.locks.hold("n") as lease:
+            waiting = asyncio.create_task(two.locks.hold("n").__aenter__())
+            await queued(one.client, "n", 1)
+            await one.client.execute("DEL", lease.key)
+            started = loop.time()
+        next_lease = await waiting
+        assert loop.time() - started < 0.3
+        assert await next_lease.release()
+
+
 async def test_a_server_that_does_not_answer_lets_the_lease_run_out_here_first(fault_proxy: FaultProxy, two):
     """Before the lock can be another's, its holder knows that it is not ours."""
     async with process(fault_proxy.url, deadline_s=0.1) as one:
