@@ -11,6 +11,8 @@ from typing import Final, NamedTuple, TypeAlias
 JITTER: Final = 0.1
 """The share of a lifetime that is left to chance, so that what was written together does not end together."""
 
+_COSTS_MAX: Final = 20
+"""Further from its end than so many times its cost a value is never due: one in 500 million would be."""
 _MICROSECONDS: Final = 1_000_000
 
 
@@ -74,5 +76,7 @@ def judge(stored: bytes, now: float, beta: float) -> Found | None:
         return None
     if not newline or loaded_at > now or now >= gone_at:  # loaded in the future: the server's clock was set
         return None
-    early = -math.log(1.0 - random.random()) * cost * beta  # noqa: S311 - no secret
-    return Found(body or None, now < fresh_until, now < fresh_until <= now + early)
+    left = fresh_until - now
+    ahead = cost * beta
+    is_due = 0 < left < ahead * _COSTS_MAX and left <= -math.log(1.0 - random.random()) * ahead  # noqa: S311
+    return Found(body or None, left > 0, is_due)

@@ -44,6 +44,7 @@ class History:
         self.names = names
         self.current = dict.fromkeys(names, 0)
         self.replaced_at: dict[tuple[str, int], float] = {}
+        self.is_over = False
         self.reads = self.unavailable = 0
         self.oldest_s = 0.0
         self.wrong: list[str] = []
@@ -73,7 +74,7 @@ async def writer(
     connection = await asyncpg.connect(dsn)
     ends = {name: random.randint(FINAL_AFTER // 2, FINAL_AFTER) for name in history.names}
     try:
-        while True:
+        while not history.is_over:  # cancelled, it might not know what it has committed
             name = random.choice(history.names)
             number = history.current[name] + 1
             await asyncio.sleep(random.uniform(0, 0.02))
@@ -181,7 +182,9 @@ async def observe(database_url: str, redis_url: str, seed: int, duration_s: floa
         done, _ = await asyncio.wait(
             [*faults, writing, *reading], timeout=duration_s, return_when=asyncio.FIRST_EXCEPTION
         )
-        await _ended([*faults, writing, *reading])
+        history.is_over = True
+        await _ended([*faults, *reading])
+        await writing
         for task in done:
             task.result()
         await _all_is_well(history, gateways)
