@@ -35,11 +35,11 @@ from bench import shop
 from bench.child import ChildSide
 from bench.harness import Contest, Effect, Figure, Setting
 from bench.modes import Modes, modes, process
-from bench.order_driver import IN_FLIGHT
 from bench.samples import cpu_per_operation, value
 from bench.servers import postgres, temporal, valkey
 
 NAME = "order"
+IN_FLIGHT = 50
 SECONDS = 4.0
 ALONE_S = 3.0
 UNTIL_CONFIRMED = (t.RESERVE_STOCK, t.AUTHORIZE_PAYMENT, t.BOOK_SHIPMENTS)
@@ -77,10 +77,10 @@ class _Sides:
         self.workflows = workflows
         self._servers = servers
 
-    def ours(self, name: str, kind: str, customers: str) -> ChildSide:
+    def ours(self, name: str, kind: str, customers: str, **more: int) -> ChildSide:
         """The platform."""
         where = {"port": self.platform.port("gateway"), "api_key": self.platform.api_key}
-        options = {**where, "dsn": self.platform.dsn, "customers": customers}
+        options = {**where, "dsn": self.platform.dsn, "customers": customers, **more}
         return self._child(name, f"bench.order_driver:{kind}", options, self._servers)
 
     def regular(self, name: str, kind: str, **more: int) -> ChildSide:
@@ -110,7 +110,7 @@ class _Sides:
 
 async def _many(stack: AsyncExitStack, sides: _Sides) -> Contest:
     """50 in flight."""
-    ours = sides.ours("orders", "many", "many")
+    ours = sides.ours("orders", "many", "many", in_flight=IN_FLIGHT)
     regular = sides.regular(f"F1, {STEPS} activities", "many", steps=STEPS, in_flight=IN_FLIGHT)
     short = sides.regular(
         f"F1, {len(UNTIL_CONFIRMED)} activities", "many", steps=len(UNTIL_CONFIRMED), in_flight=IN_FLIGHT

@@ -17,7 +17,6 @@ from bench.child import Run
 from bench.load_connection import IDLE, Connection
 from bench.samples import BenchmarkFailed, Sample
 
-IN_FLIGHT = 50
 LOOK_S = 0.02
 SETTLE_TIMEOUT_S = 60.0
 
@@ -124,8 +123,8 @@ async def _shop(port: int, api_key: str, dsn: str, customers: str) -> AsyncItera
 
 
 @asynccontextmanager
-async def many(port: int, api_key: str, dsn: str, customers: str) -> AsyncIterator[Run]:
-    """As many orders in flight (accepted and not confirmed) as IN_FLIGHT says.
+async def many(port: int, api_key: str, dsn: str, customers: str, in_flight: int) -> AsyncIterator[Run]:
+    """So many orders in flight: accepted and not yet confirmed.
 
     The time is over when the last of them is completed: the whole life of every order that is counted was
     carried within it.
@@ -136,7 +135,7 @@ async def many(port: int, api_key: str, dsn: str, customers: str) -> AsyncIterat
             began = time.perf_counter()
             done = 0
             while time.perf_counter() - began < seconds:
-                missing = IN_FLIGHT - await place.accepted()
+                missing = in_flight - await place.accepted()
                 if missing > 0:
                     await place.place(missing)
                     done += missing

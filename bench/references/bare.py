@@ -55,6 +55,11 @@ class Answer(msgspec.Struct):
         """As it stands in the environment."""
         return base64.b64encode(msgspec.json.encode(self)).decode()
 
+    @classmethod
+    def decoded(cls, text: str) -> "Answer":
+        """From there."""
+        return msgspec.json.decode(base64.b64decode(text), type=cls)
+
 
 _decoder = msgspec.json.Decoder(Order)
 
@@ -92,7 +97,7 @@ async def _run(kind: str, port: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     app: Any = echo
     if kind == "answer":
-        app = always(msgspec.json.decode(base64.b64decode(os.environ[ANSWER]), type=Answer))
+        app = always(Answer.decoded(os.environ[ANSWER]))
     await serve(app, "127.0.0.1", port, stopping, drain=lambda: None, shutdown_timeout_s=1)
 
 
