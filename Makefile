@@ -4,7 +4,8 @@
 #   PYTHON   the interpreter .venv is made with (default: the first of python3.11 … python3.14, python3)
 #   WORKERS  test processes at once
 #   ONLY     the benchmarks to run: make bench ONLY=redis,lock
-#   JSON     a file for the results of the benchmarks; SVG: one for their picture
+#   JSON     a file for the results of the benchmarks; SVG: one for their picture; DOCS: the document whose
+#            table they replace; FROM: measure nothing, take these files of results
 #   SEED     seed of the random tests; the one in use is printed with the command
 
 ARGS ?=
@@ -56,7 +57,8 @@ check: environment
 
 bench: environment
 	@sh requirements/peers.sh
-	@.venv/bin/python -m bench --only '$(ONLY)' $(if $(JSON),--json '$(JSON)') $(if $(SVG),--svg '$(SVG)')
+	@.venv/bin/python -m bench --only '$(ONLY)' $(if $(JSON),--json '$(JSON)') $(if $(SVG),--svg '$(SVG)') \
+		$(if $(DOCS),--docs '$(DOCS)') $(foreach file,$(FROM),--from '$(file)')
 
 lock: environment
 	@test -x .venv/lock-tools/bin/uv || { .venv/bin/python -m venv .venv/lock-tools && \

@@ -15,13 +15,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import uvloop
 
-from bench import picture, results
+from bench import chapter, picture, results
 from bench.harness import Setting, run_benchmark
 from bench.machine import this_machine
 from bench.registry import MODULES, load
 from bench.report import Terminal, print_document
+from bench.samples import BenchmarkFailed
 
 WRONG_USAGE = 64
 FOLDER = Path(__file__).parents[1] / "build" / "bench"
@@ -35,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help=f"one of {', '.join(MODULES)}; several with commas")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--svg", type=Path, help="draw the results into this file")
+    parser.add_argument("--docs", type=Path, help="write the table of results into this document")
+    parser.add_argument(
+        "--from", type=Path, action="append", metavar="JSON", help="measure nothing, take earlier results"
+    )
     arguments = parser.parse_args(argv)
     names = [name.strip() for name in arguments.only.split(",") if name.strip()] or list(MODULES)
     unknown = [name for name in names if name not in MODULES]
@@ -45,21 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for path in filter(None, (arguments.json, arguments.svg)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        document = _measure(names, Terminal())
+        earlier = vars(arguments)["from"]
+        document = results.read(earlier) if earlier else _measure(names, Terminal())
         print_document(document)
-        if arguments.json:
-            results.write(document, arguments.json)
-            print(f"results: {arguments.json}")
-        if arguments.svg:
-            picture.write(document, arguments.svg)
-            print(f"picture: {arguments.svg}")
-    except OSError as error:
+        _write(document, arguments)
+    except (OSError, BenchmarkFailed, msgspec.MsgspecError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: stopped", file=sys.stderr)
         return 130
     return 1 if document.failures else 0
+
+
+def _write(document: results.Document, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        results.write(document, arguments.json)
+        print(f"results: {arguments.json}")
+    if arguments.svg:
+        picture.write(document, arguments.svg)
+        print(f"picture: {arguments.svg}")
+    if arguments.docs:
+        chapter.rewrite(document, arguments.docs)
+        print(f"document: {arguments.docs}")
 
 
 def _measure(names: Sequence[str], terminal: Terminal) -> results.Document:

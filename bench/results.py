@@ -12,6 +12,7 @@ import msgspec
 
 from bench.harness import Measured, Outcome, Side
 from bench.machine import Machine
+from bench.registry import MODULES
 from bench.samples import Meaningless, Sample, Spread
 
 
@@ -81,6 +82,26 @@ class Document(msgspec.Struct):
 def results_of(benchmark: str, measured: Iterable[Measured]) -> list[Result]:
     """The figures of one benchmark."""
     return [_result(benchmark, outcome) for contest in measured for outcome in contest.outcomes()]
+
+
+def read(paths: Iterable[Path]) -> Document:
+    """Documents of earlier runs as one; of a benchmark that is in several, the last counts.
+
+    Raises OSError, msgspec.ValidationError. The machine is the last one's.
+    """
+    found = [msgspec.json.decode(path.read_bytes(), type=Document) for path in paths]
+    by_name: dict[str, list[Result]] = {}
+    for document in found:
+        by_name |= {
+            name: [result for result in document.results if result.benchmark == name]
+            for name in {result.benchmark for result in document.results}
+        }
+    last = max(found, key=lambda document: document.measured_at)
+    for document in found:
+        last.machine.servers = document.machine.servers | last.machine.servers
+    last.results = [result for name in MODULES for result in by_name.get(name, [])]
+    last.failures = []
+    return last
 
 
 def write(document: Document, path: Path) -> None:

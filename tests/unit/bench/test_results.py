@@ -5,9 +5,10 @@ import xml.etree.ElementTree as ET
 import msgspec
 import pytest
 
-from bench import picture, results
+from bench import chapter, picture, results
 from bench.harness import Figure, Silent, run_contest
 from bench.machine import this_machine
+from bench.samples import BenchmarkFailed
 from tests.unit.bench.sides import RUNS, Nowhere, Scripted, contest
 
 # As the public contract shows it.
@@ -105,3 +106,36 @@ async def test_a_figure_for_information_is_not_in_the_picture():
     shown = await document(figures=[Figure("one_lock", goal=None)])
     assert shown.results[0].met is None
     assert "one_lock" not in picture.draw(shown)
+
+
+async def test_results_are_put_into_a_document_between_its_marks(tmp_path):
+    """And nothing else of it changes."""
+    path = tmp_path / "BENCHMARKS.md"
+    path.write_text(f"# Before\n{chapter.BEGIN}\nold | table\n{chapter.END}\nafter\n", "utf-8")
+    chapter.rewrite(await document(), path)
+    text = path.read_text("utf-8")
+    assert text.startswith(f"# Before\n{chapter.BEGIN}\nMeasured 2026-11-21")
+    assert text.endswith(f"{chapter.END}\nafter\n")
+    assert "| `redis` `get_vs_redis_py` | 200/s | 100/s | **2** (2 – 2) | ≥ 12 | **missed** |" in text
+    assert "old" not in text
+
+
+async def test_a_document_without_the_marks_is_left_alone(tmp_path):
+    """It is not one that holds results."""
+    path = tmp_path / "README.md"
+    path.write_text("no place", "utf-8")
+    with pytest.raises(BenchmarkFailed, match="no place for results"):
+        chapter.rewrite(await document(), path)
+    assert path.read_text("utf-8") == "no place"
+
+
+async def test_earlier_results_are_taken_together(tmp_path):
+    """Each benchmark as it was measured last, in the order of the registry."""
+    paths = [tmp_path / f"{number}.json" for number in range(3)]
+    for path, name, ratio in zip(paths, ("lock", "redis", "lock"), (2, 3, 4), strict=True):
+        results.write(await document(name, ratio=ratio), path)
+    together = results.read(paths)
+    assert [(result.benchmark, result.ratio.median) for result in together.results] == [
+        ("redis", 3),
+        ("lock", 4),
+    ]
