@@ -137,7 +137,7 @@ async def benchmark(setting: Setting) -> AsyncIterator[Sequence[Contest]]:
                         seconds=SECONDS,
                     )
 
-                yield [contest("redis_hit", 0.6, MANY, 0.9), contest("near_hit", 0.8, FEW, 0.0)]
+                yield [contest("redis_hit", 0.6, MANY, 0.5), contest("near_hit", 0.8, FEW, 0.0)]
 
 
 async def _show(redis_url: str, orders: Sequence[Order]) -> None:
