@@ -224,6 +224,9 @@ class Gate:
         started = time.perf_counter()
         holding = self._start(self._counts.hold())
         try:
+            if await self._counts.are_here():  # somebody was quicker than our first look
+                await self._counts.unlock()
+                return True
             await asyncio.sleep(SETTLE_S)  # what was taken from the counts that are gone is committed by then
             found = await self._shelves.available(None)
             passed = await self._counts.replace(token, found)

@@ -8,7 +8,7 @@ not ended (the next refusal begins another), or new counts are left to expire.
 import asyncio
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
@@ -25,6 +25,8 @@ LOCK_MS: Final = 2_000
 """How long a lock on rebuilding outlives whoever held it."""
 CHUNK: Final = 500
 """SKUs that one command names."""
+CHUNKS_AT_ONCE: Final = 4
+"""More would keep others waiting."""
 UNFINISHED_LIFETIME_MS: Final = 30_000
 COMMAND_DEADLINE_S: Final = 1.0
 """Nobody waits for these commands, so they may take longer than a request's."""
@@ -117,16 +119,24 @@ class GateCounts:
         Returns the SKUs that passed, or None where the lock was lost on the way.
         """
         unfinished = self._unfinished + token
-        for chunk in _chunks(found):
-            pairs = [part for sku in chunk for part in (sku, found[sku])]
-            await self._execute("HSET", unfinished, *pairs)
-            await self._execute("PEXPIRE", unfinished, UNFINISHED_LIFETIME_MS)
+        chunks = _chunks(found)
+        while some := list(islice(chunks, CHUNKS_AT_ONCE)):
+            await asyncio.gather(*(self._put_aside(unfinished, chunk, found) for chunk in some))
         passed = await self._run(
             "gate_open",
             (self._lock, unfinished, self._counts, self._passed),
             (token, secrets.token_hex(8), await self._server()),
         )
         return None if passed is None else [sku.decode() for sku in passed]
+
+    def _put_aside(
+        self, unfinished: str, skus: Sequence[str], found: Mapping[str, int]
+    ) -> "asyncio.Future[tuple[Any, Any]]":
+        pairs = [part for sku in skus for part in (sku, found[sku])]
+        return asyncio.gather(
+            self._execute("HSET", unfinished, *pairs),
+            self._execute("PEXPIRE", unfinished, UNFINISHED_LIFETIME_MS),
+        )
 
     async def unlock(self) -> None:
         """Let somebody else rebuild."""
@@ -141,14 +151,14 @@ class GateCounts:
         found = _RUN_ID.search(said if isinstance(said, bytes) else said.encode())
         return found[1] if found else b""
 
-    async def _execute(self, *parts: Part) -> Any:  # noqa: ANN401 - whatever the server says
-        return await self._client.execute(*parts, safe=True, deadline_s=COMMAND_DEADLINE_S)
+    def _execute(self, *parts: Part) -> "asyncio.Future[Any]":
+        return self._client.execute(*parts, safe=True, deadline_s=COMMAND_DEADLINE_S)
 
     async def _run(self, name: str, given: Sequence[str], arguments: Sequence[Part]) -> Any:  # noqa: ANN401
         return await self._client.evaluate(Script.load(name), given, arguments, deadline_s=COMMAND_DEADLINE_S)
 
 
-def _chunks(skus: Iterable[str]) -> Iterable[list[str]]:
+def _chunks(skus: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(skus)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk
