@@ -113,6 +113,8 @@ class Connection(asyncio.Protocol):
         if self._timed_reply < 0:
             self._timed_from, self._timed_reply = monotonic(), self._sent_count
         self._sent_count += len(batch)
+        self._statistics.batches += 1
+        self._statistics.commands += len(batch)
         self.sent.extend(batch)
         self._transport.write(b"".join([entry[0] for entry in batch]))
 

@@ -161,8 +161,6 @@ class Pipeline:
             batch, self._unsent = held[:free], held[free:]
         batch = [entry for entry in batch if not entry[1].done()]
         if batch and connection is not None:
-            self.statistics.batches += 1
-            self.statistics.commands += len(batch)
             connection.send(batch)
             free = 0 if connection.is_paused else free - len(batch)
         self._unsent_bytes = sum([len(entry[0]) for entry in self._unsent])

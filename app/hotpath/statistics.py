@@ -10,7 +10,8 @@ BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 class Statistics:
     """Counters of one client since it was made; all only grow.
 
-    `commands` were sent, in `batches` writes; `replies` came back. `errors` are error replies, `timeouts`
+    `commands` were sent, in `batches` writes, those that greet and ask whether the server lives among them;
+    `replies` came back, `pushes` came unasked. `errors` are error replies, `timeouts`
     commands whose deadline passed after they were sent, `dropped` replies nobody waited for any more,
     `refused` commands that never left. `connections` were made. `round_trips` is a histogram over BUCKETS_S
     of the first command of a batch (one batch at a time is timed), `round_trips_s` their sum in seconds.

@@ -40,13 +40,13 @@ async def works(client: Client) -> bool:
 
 
 async def until(
-    is_so: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str, within_s: float = 5.0
+    is_so: Callable[[], object] | Callable[[], Awaitable[object]], what: str, within_s: float = 5.0
 ) -> float:
     """Wait for a condition; how long it took, in seconds."""
     started = time.monotonic()
     while True:
         answer = is_so()
-        if answer if isinstance(answer, bool) else await answer:
+        if await answer if isinstance(answer, Awaitable) else answer:
             return time.monotonic() - started
         assert time.monotonic() - started < within_s, f"not within {within_s} s: {what}"
         await asyncio.sleep(0.005)
