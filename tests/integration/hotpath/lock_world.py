@@ -29,12 +29,13 @@ class Process:
 
 
 @asynccontextmanager
-async def process(url: str, *, deadline_s: float = 2.0) -> AsyncIterator[Process]:
-    """A process that is connected and hears its wakes."""
-    address = Address.parse(url)
+async def process(
+    url: str, *, deadline_s: float = 2.0, wakes_url: str | None = None
+) -> AsyncIterator[Process]:
+    """A process that is connected and hears its wakes, at another address if need be."""
     async with (
-        Client(address, name="locks", deadline_s=deadline_s) as client,
-        Subscriptions(address, name="lock-wakes") as subscriptions,
+        Client(Address.parse(url), name="locks", deadline_s=deadline_s) as client,
+        Subscriptions(Address.parse(wakes_url or url), name="lock-wakes") as subscriptions,
         Locks(client, subscriptions, prefix=PREFIX) as locks,
     ):
         assert await client.ready(5)

@@ -11,6 +11,7 @@ from app.hotpath.address import Address
 from app.hotpath.errors import HotpathError, MayHaveHappened
 from app.hotpath.locks import Lease, LockNotAcquired
 from app.hotpath.locks_lease import ACQUIRE
+from app.hotpath.locks_line import Line
 from app.hotpath.subscriptions import Subscriptions
 from tests.integration.hotpath.lock_world import (
     PREFIX,
@@ -68,6 +69,25 @@ async def test_a_task_may_be_cancelled_at_every_step(one, two, holder):
         await nothing_is_left(two.client)
         await rest(one)
         await rest(two)
+
+
+async def test_a_lock_that_comes_together_with_a_cancellation_is_given_back(one, two, monkeypatch):
+    """The waiter has been given the lock and does not know it yet when it is cancelled."""
+    take = Line._take
+
+    def take_and_cancel(line: Line, *given: float) -> float:
+        pause_s = take(line, *given)
+        waiting.cancel()
+        return pause_s
+
+    async with one.locks.hold("n"):
+        waiting = asyncio.create_task(two.locks.hold("n", lifetime_s=60).__aenter__())
+        await queued(one.client, "n", 1)
+        monkeypatch.setattr(Line, "_take", take_and_cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await nothing_is_left(one.client)
+    await rest(two)
 
 
 async def test_a_storm_of_cancellations_leaves_nothing(fault_proxy: FaultProxy, redis_url, seed, one):
@@ -183,6 +203,42 @@ async def test_a_process_that_hears_and_does_not_answer_costs_its_claim(redis_ur
         next_lease = await waiting
         assert 0.9 < loop.time() - started < 2.5
         assert await next_lease.release()
+
+
+async def test_a_wake_may_overtake_the_answer(fault_proxy: FaultProxy, redis_url, one):
+    """Pub/sub is quicker than the answer "you stand in line": the lock is claimed right after that."""
+    fault_proxy.to_client.delay_s = 0.3
+    async with process(fault_proxy.url, wakes_url=redis_url) as slow:
+        lease = await one.locks.hold("n").__aenter__()
+        waiting = asyncio.create_task(slow.locks.hold("n").__aenter__())
+        await queued(one.client, "n", 1)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await lease.release()
+        next_lease = await waiting
+        assert loop.time() - started < 0.9  # the rest of the first answer, and the second one
+        assert await next_lease.release()
+
+
+async def test_a_late_wake_takes_nothing_away(one, two):
+    """A wake for somebody who has the lock already, or has given it back, changes nothing."""
+    async with one.locks.hold("n") as lease:
+        wake = f"{PREFIX}wake:{one.locks.process}", f"{lease.owner} {lease.key}"
+        for _ in range(3):
+            assert await two.client.execute("PUBLISH", *wake) == 1
+        await two.client.execute("PUBLISH", wake[0], "nonsense")
+        await rest_of_wakes(one, 4)
+        assert await two.client.execute("GET", lease.key) == lease.owner.encode()
+    async with two.locks.hold("n") as other:
+        await two.client.execute("PUBLISH", *wake)
+        await rest_of_wakes(one, 5)
+        await until(lambda: not one.locks._tasks)
+        assert await two.client.execute("GET", other.key) == other.owner.encode()
+
+
+async def rest_of_wakes(process_: Process, count: int) -> None:
+    """Wait until so many wakes were heard; the first push confirms the subscription."""
+    await until(lambda: process_.subscriptions.statistics.pushes == 1 + count)
 
 
 async def test_a_wake_that_is_lost_delays_by_a_second_at_most(redis_url, one):
