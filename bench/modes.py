@@ -40,6 +40,7 @@ class Modes:
     async def running(self, name: str, *, cpus: Sequence[int] = CPUS) -> AsyncIterator[int]:
         """A mode, or the sandbox, ready; its pid."""
         spec = self.plan.sandbox() if name == "sandbox" else self.plan.mode(name, self.dsn)
+        spec = replace(spec, env={**spec.env, "LOG_FORMAT": "json"})  # as in production
         async with process(self.setting, spec, cpus=cpus) as pid:
             yield pid
 

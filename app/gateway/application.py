@@ -20,6 +20,7 @@ from app.gateway.exchange import Application, Call, Reply, send_reply
 from app.gateway.hot import HotRoutes
 from app.gateway.routes import ROUTES, Route
 from app.gateway.services import Services
+from app.observability.access_log import AccessLog
 
 
 def application(services: Services) -> Edge:
@@ -34,7 +35,8 @@ def application(services: Services) -> Edge:
         logging_config=None,
         request_max_body_size=None,
     )
-    return Edge(cast("Application", inner), HotRoutes(services))
+    access_log = AccessLog()
+    return Edge(cast("Application", inner), access_log, HotRoutes(services, access_log))
 
 
 def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTPRouteHandler:

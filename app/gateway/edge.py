@@ -13,7 +13,7 @@ import structlog
 from app.domain.ids import ORDER_ID
 from app.gateway import problems
 from app.gateway.exchange import Application, Call, Message, Receive, Scope, Send, send_reply
-from app.gateway.hot import READ_PATH, HotRoutes
+from app.gateway.hot import READ_PATH, SLOW_S, HotRoutes
 from app.gateway.problem_kinds import BY_SLUG
 from app.observability import metrics
 from app.observability.access_log import AccessLog
@@ -21,8 +21,6 @@ from app.observability.access_log import AccessLog
 IN_FLIGHT_MAX: Final = 1_024
 PROBES: Final = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 STATE: Final = "call"
-SLOW_S: Final = 0.1
-"""A read of an order that took longer is written down, however well it went."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -30,14 +28,19 @@ class Edge:
     """Wraps the application; itself an ASGI application."""
 
     def __init__(
-        self, app: Application, hot: HotRoutes | None = None, *, in_flight_max: int = IN_FLIGHT_MAX
+        self,
+        app: Application,
+        access_log: AccessLog,
+        hot: HotRoutes | None = None,
+        *,
+        in_flight_max: int = IN_FLIGHT_MAX,
     ) -> None:
         """Serve `hot` itself and the rest by `app`, at most `in_flight_max` requests at once."""
         self._app = app
         self._hot = hot
         self._in_flight_max = in_flight_max
         self._in_flight = 0
-        self._access_log = AccessLog()
+        self._access_log = access_log
 
     def flush(self) -> None:
         """Write what the access log has gathered."""
@@ -47,15 +50,10 @@ class Edge:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        if self._hot is not None and not self._access_log.is_verbose and await self._hot.read(scope, send):
+            return
         started = perf_counter()
         method = scope["method"]
-        if self._hot is not None and not self._access_log.is_verbose:
-            at_once = self._hot.at_once(method, scope["path"], scope["headers"])
-            if at_once is not None:
-                await send(at_once[0])
-                await send(at_once[1])
-                self._hot.read_timer.count(200, perf_counter() - started)
-                return
         call = Call(method, scope["path"], scope["query_string"], scope["headers"], receive)
         tokens = structlog.contextvars.bind_contextvars(
             correlation_id=call.correlation_id, request_id=call.request_id

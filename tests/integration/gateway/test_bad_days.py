@@ -15,6 +15,7 @@ from app.domain.errors import Unavailable
 from app.gateway import auth, cached_orders
 from app.gateway.edge import Edge
 from app.infra.postgres.migrate import migrate
+from app.observability.access_log import AccessLog
 from tests.integration.gateway.lifecycle import confirm
 from tests.integration.gateway.served import NOBODY, Gateway, problem, serving
 
@@ -196,7 +197,7 @@ async def test_too_many_requests_are_refused_within_milliseconds(gateway: Gatewa
     async def live() -> str:
         return "ok"
 
-    edge = Edge(Litestar([hold, live], openapi_config=None), in_flight_max=3)
+    edge = Edge(Litestar([hold, live], openapi_config=None), AccessLog(), in_flight_max=3)
     transport = httpx.ASGITransport(edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         holding = [asyncio.create_task(client.get("/held")) for _ in range(3)]
