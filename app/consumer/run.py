@@ -69,17 +69,17 @@ async def _run(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, size=settings.database_pool_size, name="consumer")
         stack.push_async_callback((await database.open()).close)
-        redis = await stack.enter_async_context(
-            open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
-        )
-        redis.start(watch_memory(redis.hot))
         checks: dict[str, health.Check] = {
             "postgres": database.is_well,
-            "redis": redis.is_well,
             "reader": partial(parts.runs, "reader"),
             "relay": partial(parts.runs, "relay"),
         }
         await stack.enter_async_context(health.serve(settings.listen_host, settings.health_port, checks))
+        redis = await stack.enter_async_context(
+            open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
+        )
+        checks["redis"] = redis.is_well
+        redis.start(watch_memory(redis.hot))
 
         store = PostgresProjections(database, source)
         group = projections(write_documents(Documents(redis, settings.environment)))
