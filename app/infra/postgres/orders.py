@@ -62,7 +62,7 @@ class PostgresOrders:
             self._announce()
             return answer
 
-    async def _reserve_all(self, order_ids: Sequence[str]) -> list[Order | Refusal | Exception]:
+    async def _reserve_all(self, order_ids: Sequence[str]) -> list[Order | Refusal | BusyError]:
         outcomes = await reserve_all(self._database, order_ids)
         self._announce()
         return outcomes

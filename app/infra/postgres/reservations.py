@@ -42,10 +42,11 @@ class _OutrunError(Exception):
     """Pieces that were there when the shelves were read are gone."""
 
 
-async def reserve_all(database: Database, order_ids: Sequence[str]) -> list[Order | Refusal | Exception]:
+async def reserve_all(database: Database, order_ids: Sequence[str]) -> list[Order | Refusal | BusyError]:
     """Reserve stock for every line of some orders, or reject the orders naming what is short; each outcome.
 
-    Waits for nobody's order: one that is not free gives BusyError. Raises Unavailable: nothing was done.
+    Waits for nobody's order: one that is not free gives BusyError. Where it raises anything, Unavailable or
+    what is wrong with one of the orders, nothing was done.
     """
     try:
         return await _reserve(database, "lock_free_orders", "read_shelves", order_ids)
@@ -57,17 +58,15 @@ async def reserve_one(database: Database, order_id: str) -> Order | Refusal:
     """The same for one order, however long somebody else has it. Raises LookupError and Unavailable."""
     (outcome,) = await _reserve(database, "lock_orders", "lock_shelves", [order_id])
     match outcome:
-        case BusyError():
+        case BusyError():  # it was waited for, so there is none
             raise LookupError(order_id)
-        case Exception():
-            raise outcome
         case _:
             return outcome
 
 
 async def _reserve(
     database: Database, orders: str, shelves: str, order_ids: Sequence[str]
-) -> list[Order | Refusal | Exception]:
+) -> list[Order | Refusal | BusyError]:
     """One transaction; `orders` and `shelves` name the statements that read them."""
     async with database.transaction() as connection:
         batch = _Batch(await connection.fetch(SQL[orders], list(set(order_ids))))
@@ -84,7 +83,7 @@ class _Batch:
     def __init__(self, rows: Iterable[asyncpg.Record]) -> None:
         """Begin with the rows of the orders."""
         self._rows = {row["id"]: row for row in rows}
-        self._orders = {row["id"]: _order(row) for row in rows}
+        self._orders = {row["id"]: order_from(row) for row in rows}
         self._shelves: Shelves = {}
         self._changed: list[tuple[object, ...]] = []
         self._events: list[LinkedEvent] = []
@@ -92,25 +91,19 @@ class _Batch:
 
     def skus(self) -> list[str]:
         """What the orders want."""
-        orders = [order for order in self._orders.values() if isinstance(order, Order)]
-        return sorted({line.sku for order in orders if _is_to_be_reserved(order) for line in order.lines})
+        orders = [order for order in self._orders.values() if _is_to_be_reserved(order)]
+        return sorted({line.sku for order in orders for line in order.lines})
 
     def stock(self, rows: Iterable[asyncpg.Record]) -> None:
         """Put on the shelves what is there."""
         for row in rows:
             self._shelves.setdefault(row["sku"], {})[row["warehouse"]] = row["available"]
 
-    def reserve(self, order_id: str) -> Order | Refusal | Exception:
-        """Decide on the next order and note what is to be written; a defect in one order is its own."""
-        order = self._orders.get(order_id, BusyError(order_id))
-        if isinstance(order, Exception):
-            return order
-        try:
-            return self._decided(order)
-        except Exception as error:  # noqa: BLE001 - whoever asked for this order hears of it
-            return error
-
-    def _decided(self, order: Order) -> Order | Refusal:
+    def reserve(self, order_id: str) -> Order | Refusal | BusyError:
+        """Decide on the next order, and note what is to be written."""
+        order = self._orders.get(order_id)
+        if order is None:
+            return BusyError(order_id)
         decision = decide(order, self._command(order))
         if isinstance(decision, Refusal):
             return decision
@@ -174,13 +167,6 @@ class _Batch:
         tag = await connection.execute(SQL["take"], *shelves, list(pieces.values()))
         if tag != f"UPDATE {len(pieces)}":
             raise _OutrunError
-
-
-def _order(row: asyncpg.Record) -> Order | Exception:
-    try:
-        return order_from(row)
-    except Exception as error:  # noqa: BLE001 - a row that cannot be read stops nobody else
-        return error
 
 
 def _is_to_be_reserved(order: Order) -> bool:

@@ -43,6 +43,8 @@ async def begun(other: Connection, work: Awaitable[R], waiting: int = 1) -> asyn
         while len(await other.fetch(BLOCKED)) < waiting:
             assert not task.done(), "it did not wait for anything"
             await asyncio.sleep(0.005)
+            # Within a transaction the list of connections is as it was when it was first looked at.
+            await other.execute("SELECT pg_stat_clear_snapshot()")
     return task
 
 
