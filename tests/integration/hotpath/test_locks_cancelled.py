@@ -90,6 +90,42 @@ async def test_a_lock_that_comes_together_with_a_cancellation_is_given_back(one,
     await rest(two)
 
 
+async def test_a_lock_that_comes_right_after_a_cancellation_goes_to_the_next(one, two, monkeypatch):
+    """The first waiter was cancelled in this very tick, and has not noticed yet."""
+    take = Line._take
+
+    def cancel_and_take(line: Line, *given: float) -> float:
+        first.cancel()
+        return take(line, *given)
+
+    async with one.locks.hold("n"):
+        first, second = (asyncio.create_task(two.locks.hold("n").__aenter__()) for _ in range(2))
+        await queued(one.client, "n", 1)
+        monkeypatch.setattr(Line, "_take", cancel_and_take)
+    async with asyncio.timeout(5):
+        assert await (await second).release()
+    assert first.cancelled()
+    await nothing_is_left(one.client)
+    await rest(two)
+
+
+async def test_a_lock_that_was_asked_for_another_has_the_lifetime_of_who_gets_it(fault_proxy: FaultProxy):
+    """Who stood first is cancelled while the lock is on its way, with a lifetime that it wanted."""
+    fault_proxy.to_client.delay_s = 0.1
+    async with process(fault_proxy.url) as one:
+        lease = await one.locks.hold("n").__aenter__()
+        first = asyncio.create_task(one.locks.hold("n", lifetime_s=100).__aenter__())
+        second = asyncio.create_task(one.locks.hold("n", lifetime_s=5).__aenter__())
+        await queued(one.client, "n", 1)
+        releasing = asyncio.create_task(lease.release())
+        await asyncio.sleep(0.05)  # half of the way back
+        first.cancel()
+        assert await releasing
+        next_lease = await second
+        assert 3000 < await one.client.execute("PTTL", next_lease.key) <= 5000
+        assert await next_lease.release()
+
+
 async def test_a_storm_of_cancellations_leaves_nothing(fault_proxy: FaultProxy, redis_url, seed, one):
     """Hundreds come, wait, hold and go at random, over slow connections: one holder at a time, then none."""
     fault_proxy.to_client.delay_s = 0.002
@@ -222,23 +258,26 @@ async def test_a_wake_may_overtake_the_answer(fault_proxy: FaultProxy, redis_url
 
 async def test_a_late_wake_takes_nothing_away(one, two):
     """A wake for somebody who has the lock already, or has given it back, changes nothing."""
-    async with one.locks.hold("n") as lease:
-        wake = f"{PREFIX}wake:{one.locks.process}", f"{lease.owner} {lease.key}"
-        for _ in range(3):
-            assert await two.client.execute("PUBLISH", *wake) == 1
-        await two.client.execute("PUBLISH", wake[0], "nonsense")
-        await rest_of_wakes(one, 4)
-        assert await two.client.execute("GET", lease.key) == lease.owner.encode()
-    async with two.locks.hold("n") as other:
-        await two.client.execute("PUBLISH", *wake)
-        await rest_of_wakes(one, 5)
+
+    async def wake(*, heard: int) -> None:
+        before = one.subscriptions.statistics.pushes
+        for _ in range(heard):
+            await two.client.execute("PUBLISH", channel, f"{lease.owner} {lease.key}")
+        await two.client.execute("PUBLISH", channel, "nonsense")
+        await until(lambda: one.subscriptions.statistics.pushes == before + heard + 1)
         await until(lambda: not one.locks._tasks)
+
+    channel = f"{PREFIX}wake:{one.locks.process}"
+    async with two.locks.hold("n"):
+        waiting = asyncio.create_task(one.locks.hold("n").__aenter__())
+        await queued(two.client, "n", 1)
+    lease = await waiting
+    await wake(heard=3)
+    assert await two.client.execute("GET", lease.key) == lease.owner.encode()
+    assert await lease.release()
+    async with two.locks.hold("n") as other:
+        await wake(heard=1)
         assert await two.client.execute("GET", other.key) == other.owner.encode()
-
-
-async def rest_of_wakes(process_: Process, count: int) -> None:
-    """Wait until so many wakes were heard; the first push confirms the subscription."""
-    await until(lambda: process_.subscriptions.statistics.pushes == 1 + count)
 
 
 async def test_a_wake_that_is_lost_delays_by_a_second_at_most(redis_url, one):
