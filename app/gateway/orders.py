@@ -7,6 +7,7 @@ and the same key answers with the same bytes.
 import asyncio
 import secrets
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -139,11 +140,12 @@ def _command(wanted: OrderBody) -> PlaceOrder:
 async def _awaited(services: Services, order: Order, answer: Answer, wait_s: int) -> Reply:
     """The order once it is confirmed or final (200), else the first answer (202)."""
     applied = (b"preference-applied", b"wait=%d" % wait_s)
-    settled = await services.watch.settled(order.id, wait_s)
+    found = await services.watch.settled(order.id, wait_s)
     first = reply_of(answer)
-    if settled is None:
+    if found is None:
         return replace(first, headers=(*first.headers, applied))
-    await services.cached.show(settled)  # whoever reads it next sees nothing older
+    settled, as_of = found
+    await services.cached.show(settled, as_of=as_of)  # whoever reads it next sees nothing older
     tag = (b"etag", etag(settled.version, settled.waiting_on).encode())
     return Reply(200, encode_order(settled), (*first.headers, tag, applied))
 
@@ -173,10 +175,11 @@ async def _cancel(
         raise LookupError(identity)
     if caller.customer_id and await services.lists.customer(identity) != caller.customer_id:
         raise LookupError(identity)
+    as_of = monotonic()
     answer, order = await services.intake.cancel(request, identity, reason, encode_order)
     if order is not None:
         services.hint_orders()
-        await services.cached.show(order)
+        await services.cached.show(order, as_of=as_of)
     return reply_of(answer)
 
 

@@ -8,6 +8,7 @@ questions a second. It needs no Redis. If the process dies here, only the wait e
 import asyncio
 import re
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 from app.domain.errors import Unavailable
@@ -38,7 +39,7 @@ class _Waiter:
         self.order_id = order_id
         self.since = now
         self.due = now + FIRST_LOOK_S
-        self.future: asyncio.Future[Order | None] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[tuple[Order, float] | None] = asyncio.get_running_loop().create_future()
 
     def looked(self, now: float) -> None:
         """Set the time of the next look."""
@@ -57,10 +58,11 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def settled(self, order_id: str, wait_s: float) -> Order | None:
+    async def settled(self, order_id: str, wait_s: float) -> tuple[Order, float] | None:
         """The order once it is confirmed, further or final; None when it is not after `wait_s` seconds.
 
-        None at once where too many wait already, and when the process is to stop.
+        With it comes the moment (monotonic) as of which it was that. None at once where too many wait
+        already, and when the process is to stop.
         """
         if self._closed or len(self._waiters) >= WAITERS_MAX:
             return None
@@ -111,6 +113,7 @@ class Watch:
                 waiter.looked(loop.time())
 
     async def _ask(self, due: list[_Waiter]) -> None:
+        as_of = monotonic()
         try:
             settled = await self._lists.settled([waiter.order_id for waiter in due])
         except Unavailable:
@@ -118,4 +121,4 @@ class Watch:
         found = {order.id: order for order in settled}
         for waiter in due:
             if waiter.order_id in found and not waiter.future.done():
-                waiter.future.set_result(found[waiter.order_id])
+                waiter.future.set_result((found[waiter.order_id], as_of))
