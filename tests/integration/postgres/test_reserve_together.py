@@ -50,6 +50,7 @@ class Announcements:
         self.count = 0
 
     def __call__(self) -> None:
+        """There may be some."""
         self.count += 1
 
 
