@@ -8,11 +8,12 @@ from pathlib import Path
 from app.dev.servers import EmbeddedValkey
 
 
-def redis_in(place: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedValkey:
+def redis_in(place: Path, port: int = 0, *, settings: Mapping[str, str] | None = None) -> EmbeddedValkey:
     """A server that keeps nothing on disk and dies with this process, not started yet."""
     given = os.environ.get("HOLDFAST_TEST_REDIS")
     return EmbeddedValkey(
         place,
+        port,
         durable=False,
         follow=signal.SIGKILL,
         binary=Path(given) if given else None,

@@ -16,7 +16,7 @@ from app.hotpath.address import Address
 from app.hotpath.callbacks import call
 from app.hotpath.connection import Connection, Part
 from app.hotpath.dialing import Greeting, dial
-from app.hotpath.errors import ErrorReply
+from app.hotpath.errors import ErrorReply, NotSent
 from app.hotpath.keeper import Keeper
 from app.hotpath.pipeline import IN_FLIGHT_MAX, Pipeline
 from app.hotpath.scripts import Script
@@ -100,6 +100,8 @@ class Client(Pipeline):
             if error.code != "NOSCRIPT":
                 raise
         left_s = due_at - monotonic()
+        if left_s <= 0:
+            raise NotSent("nothing was sent: the server lacks the script, and the deadline has passed")
         return await self.execute("EVAL", script.source, *parts, safe=safe, deadline_s=left_s)
 
     async def ready(self, timeout_s: float) -> bool:

@@ -66,12 +66,12 @@ class Deadlines:
         elif self._late_looks > 1:
             # A process that is always late ends its commands all the same, after what came has been read:
             # a loop reads between one tick and the one after the next, in whatever order it goes about it.
-            self._timer = self._loop.call_soon(self._in_the_next_tick, self._in_the_next_tick, self._fire_now)
+            self._timer = self._loop.call_soon(self._in_the_next_tick, self._fire_now)
         else:
             self._fire_now()
 
-    def _in_the_next_tick(self, function: Callable[..., None], *arguments: Callable[[], None]) -> None:
-        self._timer = self._loop.call_soon(function, *arguments)
+    def _in_the_next_tick(self, function: Callable[[], None]) -> None:
+        self._timer = self._loop.call_soon(function)
 
     def _fire_now(self) -> None:
         now = monotonic()

@@ -11,7 +11,16 @@ from time import monotonic
 from typing import Any, Final
 
 from app.hotpath.breaker import Breaker
-from app.hotpath.connection import IMPATIENT, SENT_BEFORE, Connection, Entry, Part, in_doubt, pack
+from app.hotpath.connection import (
+    IMPATIENT,
+    SENT_BEFORE,
+    WRITE_BUFFER_BYTES_MAX,
+    Connection,
+    Entry,
+    Part,
+    in_doubt,
+    pack,
+)
 from app.hotpath.deadlines import LATE_S, Deadlines
 from app.hotpath.errors import HotpathError, NotSent, Overloaded, Unreachable
 from app.hotpath.statistics import Statistics
@@ -141,6 +150,7 @@ class Pipeline:
     def _flush_soon(self) -> None:
         if not self._is_flush_due:
             self._is_flush_due = True
+            self._tick_at = monotonic()
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -150,11 +160,14 @@ class Pipeline:
         lag_s, self._tick_at = now - self._tick_at, inf
         if self._unsent and (self._room <= 0 or lag_s > LATE_S):
             self._look_at_unsent(now, lag_s)
-        held = self._unsent
+        held, is_too_long = self._unsent, False
         if connection is None or connection.is_ended or connection.is_paused or self._refusal is not None:
             free = 0
         else:
             free = self._in_flight_max - len(connection.sent)
+            if self._unsent_bytes > WRITE_BUFFER_BYTES_MAX:
+                fitting = _fitting(held)
+                is_too_long, free = fitting < len(held), min(free, fitting)
         if len(held) <= free:
             batch, self._unsent = held, []
         else:
@@ -163,6 +176,8 @@ class Pipeline:
         if batch and connection is not None:
             connection.send(batch)
             free = 0 if connection.is_paused else free - len(batch)
+            if is_too_long and not connection.is_paused:
+                self._flush_soon()  # the socket took them all: there is room for the next
         self._unsent_bytes = sum([len(entry[0]) for entry in self._unsent])
         self._room = 0 if self._unsent else min(_TICK_BYTES_MAX, free * _COMMAND_BYTES)
         if (batch or self._unsent) and not self._deadlines.is_running:
@@ -251,6 +266,16 @@ class Pipeline:
         if entries:
             self._unsent[:0] = entries
             self._flush_soon()
+
+
+def _fitting(held: list[Entry]) -> int:
+    """How many of these fit into one write, at least one."""
+    size = 0
+    for count, entry in enumerate(held):
+        size += len(entry[0])
+        if size > WRITE_BUFFER_BYTES_MAX:
+            return max(1, count)
+    return len(held)
 
 
 def _check_shareable(parts: tuple[Part, ...]) -> None:

@@ -369,9 +369,8 @@ async def test_statistics_count_what_happens(redis_url: str):
         await asyncio.gather(*(client.execute("GET", "k") for _ in range(10)))
         await ended(client.execute("NONSENSE"))
         client.execute("GET", "k").cancel()
-        issued = client.execute("GET", "k")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        issued = client.execute("BLPOP", "none", 0.05)
+        await until(lambda: client._connection.sent, "it is sent")
         issued.cancel()
         await client.execute("PING")
         statistics = client.statistics
