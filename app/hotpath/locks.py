@@ -10,7 +10,7 @@ If the process dies here, its locks end with their lifetimes, and its places are
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from itertools import count
 from math import inf
 from time import monotonic
@@ -94,7 +94,7 @@ class Locks:
         self.watch.look_at(inf)
         for lease in tuple(self.watch.held.values()):
             lease.end("the locks are closed")
-            self.give_back(lease.keys, lease.owner, lease.lifetime_s)
+            self.give_back(lease.key, lease.owner, lease.lifetime_s)
         lines = [line for line in self.lines.values() if isinstance(line, Line)]
         await asyncio.gather(*(task for line in lines for task in line.stop()), return_exceptions=True)
         if self._tasks:
@@ -115,15 +115,15 @@ class Locks:
         """A name that nobody else has or had."""
         return f"{self.process}.{next(self.numbers)}"
 
-    async def ask(self, script: Script, keys: tuple[str, str], *arguments: Part) -> int:
+    async def ask(self, script: Script, keys: Sequence[str], *arguments: Part) -> int:
         """Run one of the locks' scripts; each may be run twice. Raises HotpathError."""
         reply: int
         try:
-            reply = await self.execute("EVALSHA", script.sha, 2, *keys, *arguments, safe=True)
+            reply = await self.execute("EVALSHA", script.sha, len(keys), *keys, *arguments, safe=True)
         except ErrorReply as error:
             if not is_unknown_script(error):
                 raise
-            reply = await self.execute("EVAL", script.source, 2, *keys, *arguments, safe=True)
+            reply = await self.execute("EVAL", script.source, len(keys), *keys, *arguments, safe=True)
         return reply
 
     def line(self, lease: Lease) -> Line:
@@ -132,7 +132,9 @@ class Locks:
         if isinstance(found, Line):
             return found
         asks = found is not lease and not found.token  # then it tells the line what came of it
-        line = self.lines[lease.name] = Line(self, lease.name, lease.keys, found.owner if asks else "")
+        line = self.lines[lease.name] = Line(
+            self, lease.name, (lease.key, lease.tokens), found.owner if asks else ""
+        )
         if found is not lease and found.token:
             line.begin("", 0.0)
         return line
@@ -142,12 +144,12 @@ class Locks:
         if self.lines.get(name) is one:
             del self.lines[name]
 
-    def give_back(self, keys: tuple[str, str], owner: str, within_s: float) -> None:
+    def give_back(self, key: str, owner: str, within_s: float) -> None:
         """See to it in the background that an owner neither has the lock nor waits for it.
 
         After `within_s` seconds it goes without saying.
         """
-        self.start(self._give_back(keys, owner, within_s))
+        self.start(self._give_back(key, owner, within_s))
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in the background until it ends or the locks are closed."""
@@ -156,11 +158,11 @@ class Locks:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _give_back(self, keys: tuple[str, str], owner: str, within_s: float) -> None:
+    async def _give_back(self, key: str, owner: str, within_s: float) -> None:
         until, pause_s = monotonic() + within_s, PAUSE_FIRST_S
         while True:
             try:
-                await self.ask(RELEASE, keys, owner)
+                await self.ask(RELEASE, (key,), owner)
             except (NotSent, MayHaveHappened, NotNow):
                 if monotonic() + pause_s > until:
                     return
@@ -181,12 +183,11 @@ class Locks:
         owner, _, key = payload.decode().partition(" ")
         if owner in self.watch.held:
             return
-        slot, _, name = key.partition("held:")
-        found = self.lines.get(name)
+        found = self.lines.get(key.partition("held:")[2])
         if found is not None and found.owner == owner:
             found.wake()
         else:
-            self.give_back((key, f"{slot}tokens"), owner, WAIT_S)
+            self.give_back(key, owner, WAIT_S)
 
     def _wake_all(self) -> None:
         for one in self.lines.values():

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from app.hotpath.locks import Locks
     from app.hotpath.locks_line import Line
 
-ACQUIRE: Final = Script.of(Script.load("lock_pass").source + Script.load("lock_acquire").source)
-RELEASE: Final = Script.of(Script.load("lock_pass").source + Script.load("lock_release").source)
+
+def _joined(*names: str) -> Script:
+    return Script.of(b"".join(Script.load(name).source for name in names))
+
+
+ACQUIRE: Final = _joined("lock_acquire", "lock_pass", "lock_wait")
+RELEASE: Final = _joined("lock_release", "lock_pass", "lock_hand_over")
 EXTEND: Final = Script.load("lock_extend")
 _ACQUIRE: Final = ACQUIRE.sha
 _RELEASE: Final = RELEASE.sha
@@ -65,7 +70,8 @@ class Lease:
         """Made by `Locks.hold`."""
         self.name = name
         slot = locks.slots[crc32(name.encode()) % SLOTS]
-        self.keys = (f"{slot}held:{name}", f"{slot}tokens")
+        self.key = f"{slot}held:{name}"  # there while the lock is held
+        self.tokens = f"{slot}tokens"
         self.lifetime_s = lifetime_s
         self.lifetime_ms = int(lifetime_s * 1000)
         self.wait_s = wait_s
@@ -93,11 +99,6 @@ class Lease:
             if self._is_over:
                 self._tell(self._lost)
         return asyncio.shield(self._lost)  # one who listens no more does not deafen the others
-
-    @property
-    def key(self) -> str:
-        """The key that is there while the lock is held."""
-        return self.keys[0]
 
     def check(self) -> None:
         """Raise LockLost unless the lock is ours now."""
@@ -137,11 +138,10 @@ class Lease:
         locks.lines[name] = self
         owner = self.owner = f"{locks.process}.{next(locks.numbers)}"
         how = "wait" if self.wait_s > 0 else ""
-        held, tokens = self.keys
         asked_at = monotonic()
         try:
             reply = await locks.execute(
-                "EVALSHA", _ACQUIRE, 2, held, tokens, owner, self.lifetime_ms, how, safe=True
+                "EVALSHA", _ACQUIRE, "2", self.key, self.tokens, owner, self.lifetime_ms, how, safe=True
             )
         except BaseException as error:  # noqa: BLE001 - raised again
             reply = await self._not_answered(error, how)
@@ -164,7 +164,6 @@ class Lease:
         if self._is_over or not self.token:
             return
         locks, owner = self._locks, self.owner
-        held, tokens = self.keys
         self._is_over = True
         if self._lost is not None:
             self._lost.cancel()
@@ -177,9 +176,9 @@ class Lease:
         asked_at = monotonic()
         try:
             if heir:
-                reply = await locks.execute("EVALSHA", _RELEASE, 2, held, tokens, owner, *heir, safe=True)
+                reply = await locks.execute("EVALSHA", _RELEASE, "1", self.key, owner, *heir, safe=True)
             else:
-                reply = await locks.execute("EVALSHA", _RELEASE, 2, held, tokens, owner, safe=True)
+                reply = await locks.execute("EVALSHA", _RELEASE, "1", self.key, owner, safe=True)
         except BaseException as error:  # noqa: BLE001 - raised again
             reply = await self._not_given_back(error, line, heir)
         if reply < 0 and line is not None:
@@ -190,14 +189,16 @@ class Lease:
         """Our question for the lock failed: ask again where that mends it, or leave nothing of it behind."""
         if is_unknown_script(error):
             try:
-                return await self._locks.ask(ACQUIRE, self.keys, self.owner, self.lifetime_ms, how)
+                return await self._locks.ask(
+                    ACQUIRE, (self.key, self.tokens), self.owner, self.lifetime_ms, how
+                )
             except BaseException as another:  # noqa: BLE001 - raised again
                 error = another
         if isinstance(error, MayHaveHappened) and how:
             return 0  # the lock may be ours, or we may stand in line: whoever asks again is told
         self._give_up()
         if not isinstance(error, NotSent):
-            self._locks.give_back(self.keys, self.owner, self.lifetime_s)
+            self._locks.give_back(self.key, self.owner, self.lifetime_s)
         raise error
 
     async def _not_given_back(
@@ -206,10 +207,10 @@ class Lease:
         """Our release failed: do it again where that mends it, else in the background."""
         if is_unknown_script(error):
             try:
-                return await self._locks.ask(RELEASE, self.keys, self.owner, *heir)
+                return await self._locks.ask(RELEASE, (self.key,), self.owner, *heir)
             except BaseException as another:  # noqa: BLE001 - raised again
                 error = another
-        self._locks.give_back(self.keys, self.owner, self.lifetime_s)
+        self._locks.give_back(self.key, self.owner, self.lifetime_s)
         if line is not None:
             line.wake()  # it may have the lock already
         if isinstance(error, HotpathError):
@@ -235,7 +236,7 @@ class Lease:
             await turn
         except BaseException:
             if self.token and self.end(None):  # the lock came together with the cancellation
-                self._locks.give_back(self.keys, self.owner, self.lifetime_s)
+                self._locks.give_back(self.key, self.owner, self.lifetime_s)
             line.left(self)
             raise
         finally:

@@ -171,6 +171,6 @@ class Line:
     def _end(self) -> None:
         self._locks.forget(self, self._name)
         if self.owner:
-            self._locks.give_back(self._keys, self.owner, self._lifetime_s)
+            self._locks.give_back(self._keys[0], self.owner, self._lifetime_s)
         for lease in tuple(self._waiters):  # only when the locks are closed under them
             self._fail(lease, Unreachable("nothing was asked: the locks are closed"))

@@ -41,7 +41,7 @@ class Watch:
     async def renew(self, lease: Lease) -> None:
         """Begin the lifetime anew, or learn that the lock is lost. Raises HotpathError."""
         asked_at = lease.asked_at = monotonic()
-        reply = await self._locks.ask(EXTEND, lease.keys, lease.owner, lease.lifetime_ms)
+        reply = await self._locks.ask(EXTEND, (lease.key,), lease.owner, lease.lifetime_ms)
         if self.held.get(lease.owner) is not lease:
             return
         if not reply:
@@ -62,7 +62,7 @@ class Watch:
             soon = now + lease.lifetime_s / GRAIN
             if lease.expires_at <= soon:
                 lease.end("its lifetime ended before Redis answered a renewal")
-                self._locks.give_back(lease.keys, lease.owner, lease.lifetime_s)
+                self._locks.give_back(lease.key, lease.owner, lease.lifetime_s)
                 continue
             if lease.renew_at <= soon:
                 lease.renew_at = now + lease.lifetime_s / TRIES

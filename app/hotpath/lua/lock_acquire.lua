@@ -1,29 +1,9 @@
 -- Take the lock, or stand in line for it. Whoever asks again keeps what it has, so asking twice does no harm.
+-- lock_pass.lua and lock_wait.lua follow: what is made there costs nothing where the lock is free.
 -- KEYS: held, tokens. ARGV: owner, lifetime in ms, and "wait" (stand in line), "again" (it stands there
 -- already) or "".
 -- The token (> 0), or -1 - (ms until the present holder's lifetime ends).
 
-local owner, lifetime_ms, stands = ARGV[1], ARGV[2], ARGV[3]
-
-if stands ~= 'again' and redis.call('SET', KEYS[1], owner, 'NX', 'PX', lifetime_ms) then
+if ARGV[3] ~= 'again' and redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
   return redis.call('INCR', KEYS[2])
 end
-
-local holder = redis.call('GET', KEYS[1])
-if holder == owner or holder == owner .. '+' then
-  redis.call('PEXPIRE', KEYS[1], lifetime_ms)
-  return redis.call('INCR', KEYS[2])
-end
-
-if stands ~= '' then
-  local queue = queue_of(KEYS[1])
-  if not redis.call('LPOS', queue, owner) then redis.call('RPUSH', queue, owner) end
-  redis.call('PEXPIRE', queue, QUEUE_MS)
-  if not holder then
-    local token = pass(owner, lifetime_ms)
-    if token > 0 then return token end
-  elseif string.sub(holder, -1) ~= '+' then
-    redis.call('APPEND', KEYS[1], '+')
-  end
-end
-return -1 - math.max(0, redis.call('PTTL', KEYS[1]))

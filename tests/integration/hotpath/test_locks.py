@@ -115,8 +115,8 @@ async def test_nobody_else_can_give_a_lock_back_or_extend_it(one, two):
     """The server compares the owner, so a stranger's release or a late one changes nothing."""
     async with one.locks.hold("n") as lease:
         for stranger in (two.locks, one.locks):
-            assert await stranger.ask(RELEASE, lease.keys, f"{stranger.process}.999") == 0
-            assert await stranger.ask(EXTEND, lease.keys, f"{stranger.process}.999", 1) == 0
+            assert await stranger.ask(RELEASE, (lease.key,), f"{stranger.process}.999") == 0
+            assert await stranger.ask(EXTEND, (lease.key,), f"{stranger.process}.999", 1) == 0
         assert await one.client.execute("GET", lease.key) == lease.owner.encode()
         await one.client.execute("DEL", lease.key)
         async with two.locks.hold("n") as other:
@@ -288,7 +288,7 @@ async def test_names_may_hold_anything(one, two):
         waiting = [asyncio.create_task(two.locks.hold(name).__aenter__()) for name in names]
         for name, lease in zip(names, leases, strict=True):
             await queued(one.client, name, 1)
-            tags = {key.partition("{")[2].partition("}")[0] for key in lease.keys}
+            tags = {key.partition("{")[2].partition("}")[0] for key in (lease.key, lease.tokens)}
             assert len(tags) == 1
             assert tags.pop().startswith("lock:")
         assert all(lease.is_held for lease in leases)

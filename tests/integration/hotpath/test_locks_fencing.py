@@ -104,7 +104,7 @@ async def test_many_false_holders_leave_entries_in_the_order_of_their_tokens(one
 
     async def take_away(lease: Lease) -> None:
         await one.client.execute("DEL", lease.key)
-        await one.locks.ask(RELEASE, lease.keys, "nobody.1")  # wakes the next, while this one goes on
+        await one.locks.ask(RELEASE, (lease.key,), "nobody.1")  # wakes the next, while this one goes on
 
     await asyncio.gather(*(write((one, two)[number % 2], number) for number in range(120)))
     tokens = [row["token"] for row in await ledger.database.fetch("SELECT token FROM entries ORDER BY id")]
