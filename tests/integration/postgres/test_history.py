@@ -104,6 +104,7 @@ async def test_every_event_carries_the_correlation_of_its_order(shop: Shop):
         ("DELETE FROM stock", asyncpg.ForeignKeyViolationError),
         ("DELETE FROM products", asyncpg.ForeignKeyViolationError),
         ("DELETE FROM orders", asyncpg.ForeignKeyViolationError),
+        ("DELETE FROM orders WHERE status = 'accepted'", asyncpg.ForeignKeyViolationError),
         ("UPDATE products SET amount = -1", asyncpg.CheckViolationError),
         ("UPDATE ledger_transfers SET amount = 0", asyncpg.CheckViolationError),
         ("UPDATE ledger_transfers SET credit = debit", asyncpg.CheckViolationError),
@@ -116,5 +117,6 @@ async def test_the_database_itself_refuses_what_must_never_be(shop: Shop, statem
     """Whatever the program believes."""
     await shop.stock("cup", east=5)
     await shop.confirmed(("cup", 1))
+    await shop.reserved(("cup", 1))
     with pytest.raises(error):
         await shop.database.execute(statement)
