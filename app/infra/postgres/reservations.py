@@ -156,13 +156,15 @@ class _Batch:
         if not self._changed:
             return
         events = map(msgspec.structs.astuple, self._events)
-        await connection.execute(SQL["write"], *zip(*self._changed, strict=True), *zip(*events, strict=True))
+        held = zip(*self._held, strict=True) if self._held else ((),) * 4
+        await connection.execute(
+            SQL["write"], *zip(*self._changed, strict=True), *zip(*events, strict=True), *held
+        )
         if not self._held:
             return
         pieces: Counter[tuple[str, str]] = Counter()
         for _, sku, warehouse, quantity in self._held:
             pieces[sku, warehouse] += quantity
-        await connection.execute(SQL["hold"], *zip(*self._held, strict=True))
         shelves = zip(*pieces, strict=True)
         tag = await connection.execute(SQL["take"], *shelves, list(pieces.values()))
         if tag != f"UPDATE {len(pieces)}":

@@ -12,7 +12,7 @@ SELECT sku, warehouse, on_hand - reserved AS available FROM stock WHERE sku = AN
 SELECT sku, warehouse, on_hand - reserved AS available FROM stock
 WHERE sku = ANY ($1::text[]) ORDER BY sku, warehouse FOR NO KEY UPDATE;
 
--- write: orders as they are now, and their events with their places in the outbox, in order
+-- write: orders as they are now, their pieces on each shelf, and their events with their places in the outbox
 WITH changed AS (
     UPDATE orders SET status = n.status, stock = n.stock, fulfilments = n.fulfilments::jsonb,
         reason = n.reason::jsonb, waiting_on = NULL, version = n.version, last_hash = n.last_hash,
@@ -28,14 +28,13 @@ WITH changed AS (
     FROM unnest($9::text[], $10::int[], $11::text[], $12::timestamptz[], $13::text[], $14::text[], $15::text[],
         $16::bytea[], $17::bytea[])
         AS e (subject, sequence, type, time, correlation_id, traceparent, data, previous_hash, hash)
+), held AS (
+    INSERT INTO reservations (order_id, sku, warehouse, quantity)
+    SELECT * FROM unnest($18::text[], $19::text[], $20::text[], $21::bigint[])
 )
 INSERT INTO event_outbox (subject, sequence)
 SELECT subject, sequence FROM unnest($9::text[], $10::int[]) WITH ORDINALITY AS x (subject, sequence, n)
 ORDER BY n;
-
--- hold: the pieces that each order has on each shelf
-INSERT INTO reservations (order_id, sku, warehouse, quantity)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]);
 
 -- take: pieces from shelves that still have as many, locked in one order by everybody
 WITH shelf AS (
