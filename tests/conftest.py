@@ -29,6 +29,11 @@ TEMPLATE = "migrated"
 _numbers = count(1)
 
 
+def pytest_report_header() -> str:
+    """Which Redis it is."""
+    return f"redis: {os.environ.get('HOLDFAST_TEST_REDIS', 'the embedded Valkey')}"
+
+
 @pytest.fixture(scope="session")
 def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the servers keep their files; removed at the end, because they are large."""

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.contracts.streams import stream
-from app.dev.servers import EmbeddedPostgres, EmbeddedValkey
+from app.dev.servers import EmbeddedPostgres
 from app.domain.errors import Unavailable
 from app.infra.postgres.migrate import migrate
 from app.infra.postgres.pool import Database
@@ -17,6 +17,7 @@ from app.infra.redis.clients import open_redis
 from tests.integration.consumer.conftest import SHARDS
 from tests.integration.consumer.orders import Orders
 from tests.integration.consumer.processes import SHUTDOWN_TIMEOUT_S, Consumer, running
+from tests.servers import redis_in
 
 
 async def test_sigterm_ends_it_in_order(database_url, redis_url, orders):
@@ -115,7 +116,7 @@ async def test_readiness_says_that_reader_and_relay_run(database_url, redis_url,
 
 async def test_redis_away_and_back(database_url, orders, tmp_path):
     """Away at the start, back, killed, back: it goes on by itself and says each change once."""
-    redis = EmbeddedValkey(tmp_path / "redis", durable=False)
+    redis = redis_in(tmp_path / "redis")
     async with running(database_url, redis.url) as consumer:
         await consumer.until_live()
         await orders.many(4)

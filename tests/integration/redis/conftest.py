@@ -7,13 +7,14 @@ import pytest
 
 from app.dev.servers import EmbeddedValkey
 from app.infra.redis.clients import RedisClients, open_redis
+from tests.servers import redis_in
 
 
 @pytest.fixture(scope="session")
 async def own_valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedValkey]:
     """The server, kept between tests; a test that kills it starts it again."""
     place: Path = tmp_path_factory.mktemp("valkey")
-    server = EmbeddedValkey(place, durable=False)
+    server = redis_in(place)
     await server.start()
     yield server
     await server.stop()
