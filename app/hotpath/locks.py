@@ -15,11 +15,12 @@ from itertools import count
 from math import inf
 from time import monotonic
 from typing import Any, Final, Self
+from zlib import crc32
 
 from app.hotpath.client import Client
 from app.hotpath.connection import Part
 from app.hotpath.errors import ErrorReply, HotpathError, MayHaveHappened, NotNow, NotSent
-from app.hotpath.locks_lease import RELEASE, SLOTS, Lease, LockLost, LockNotAcquired, is_unknown_script
+from app.hotpath.locks_lease import RELEASE, Lease, LockLost, LockNotAcquired, is_unknown_script
 from app.hotpath.locks_line import Line
 from app.hotpath.locks_watch import Watch
 from app.hotpath.scripts import Script
@@ -27,6 +28,10 @@ from app.hotpath.subscriptions import Subscription, Subscriptions
 
 __all__ = ["Lease", "LockLost", "LockNotAcquired", "Locks"]
 
+SLOTS: Final = 1024
+"""Names share so many hash tags, each with a counter of tokens: counters stay for ever, and stay few."""
+KEYS_MAX: Final = 4096
+"""Names whose keys are remembered."""
 LIFETIME_S: Final = 10.0
 WAIT_S: Final = 10.0
 CLOSE_S: Final = 1.0
@@ -45,7 +50,7 @@ class Locks:
         if "{" in prefix or "}" in prefix or "held:" in prefix:
             raise ValueError("the prefix of locks has no braces, and no `held:`")
         self.prefix = prefix
-        self.slots = [f"{prefix}{{lock:{slot:x}}}:" for slot in range(SLOTS)]
+        self.keys: dict[str, tuple[str, str]] = {}  # of names that were used just now
         self.lines: dict[str, Lease | Line] = {}  # who asks or has it, until there is a line
         self.watch = Watch(self)
         self.execute = client.execute
@@ -115,6 +120,14 @@ class Locks:
         """A name that nobody else has or had."""
         return f"{self.process}.{next(self.numbers)}"
 
+    def keys_of(self, name: str) -> tuple[str, str]:
+        """The key that is there while the lock is held, and the counter of its tokens."""
+        slot = f"{self.prefix}{{lock:{crc32(name.encode()) % SLOTS:x}}}:"
+        if len(self.keys) >= KEYS_MAX:
+            self.keys.clear()
+        keys = self.keys[name] = (f"{slot}held:{name}", f"{slot}tokens")
+        return keys
+
     async def ask(self, script: Script, keys: Sequence[str], *arguments: Part) -> int:
         """Run one of the locks' scripts; each may be run twice. Raises HotpathError."""
         reply: int
@@ -132,9 +145,7 @@ class Locks:
         if isinstance(found, Line):
             return found
         asks = found is not lease and not found.token  # then it tells the line what came of it
-        line = self.lines[lease.name] = Line(
-            self, lease.name, (lease.key, lease.tokens), found.owner if asks else ""
-        )
+        line = self.lines[lease.name] = Line(self, lease.name, lease.keys, found.owner if asks else "")
         if found is not lease and found.token:
             line.begin("", 0.0)
         return line

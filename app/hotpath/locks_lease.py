@@ -8,7 +8,6 @@ process dies here, the server frees the lock at the end of that lifetime.
 import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
-from zlib import crc32
 
 from app.hotpath.errors import ErrorReply, HotpathError, MayHaveHappened, NotSent
 from app.hotpath.scripts import Script
@@ -27,8 +26,6 @@ RELEASE: Final = _joined("lock_release", "lock_pass", "lock_hand_over")
 EXTEND: Final = Script.load("lock_extend")
 _ACQUIRE: Final = ACQUIRE.sha
 _RELEASE: Final = RELEASE.sha
-SLOTS: Final = 1024
-"""Names share so many hash tags, each with a counter of tokens: counters stay for ever, and stay few."""
 RENEWALS: Final = 3
 """A lock is renewed whenever one of so many parts of its lifetime has passed."""
 
@@ -69,13 +66,16 @@ class Lease:
     def __init__(self, locks: "Locks", name: str, lifetime_s: float, wait_s: float) -> None:
         """Made by `Locks.hold`."""
         self.name = name
-        slot = locks.slots[crc32(name.encode()) % SLOTS]
-        self.key = f"{slot}held:{name}"  # there while the lock is held
-        self.tokens = f"{slot}tokens"
+        self.keys = locks.keys.get(name) or locks.keys_of(name)
         self.lifetime_s = lifetime_s
         self.lifetime_ms = int(lifetime_s * 1000)
         self.wait_s = wait_s
         self._locks = locks
+
+    @property
+    def key(self) -> str:
+        """The key that is there while the lock is held."""
+        return self.keys[0]
 
     # --- for the holder ------------------------------------------------------------------------------
 
@@ -138,10 +138,11 @@ class Lease:
         locks.lines[name] = self
         owner = self.owner = f"{locks.process}.{next(locks.numbers)}"
         how = "wait" if self.wait_s > 0 else ""
+        held, tokens = self.keys
         asked_at = monotonic()
         try:
             reply = await locks.execute(
-                "EVALSHA", _ACQUIRE, "2", self.key, self.tokens, owner, self.lifetime_ms, how, safe=True
+                "EVALSHA", _ACQUIRE, "2", held, tokens, owner, self.lifetime_ms, how, safe=True
             )
         except BaseException as error:  # noqa: BLE001 - raised again
             reply = await self._not_answered(error, how)
@@ -160,8 +161,8 @@ class Lease:
 
     async def __aexit__(self, *_: object) -> None:
         """Give the lock back; as `release`."""
-        self._was_ours = False
         if self._is_over or not self.token:
+            self._was_ours = False
             return
         locks, owner = self._locks, self.owner
         self._is_over = True
@@ -172,13 +173,12 @@ class Lease:
         if line is self:
             del locks.lines[self.name]
             line = None
-        heir = () if line is None else line.place()
-        asked_at = monotonic()
+        heir, asked_at = ((), 0.0) if line is None else (line.place(), monotonic())
         try:
             if heir:
                 reply = await locks.execute("EVALSHA", _RELEASE, "1", self.key, owner, *heir, safe=True)
             else:
-                reply = await locks.execute("EVALSHA", _RELEASE, "1", self.key, owner, safe=True)
+                reply = await locks.execute("EVALSHA", _RELEASE, "1", self.keys[0], owner, safe=True)
         except BaseException as error:  # noqa: BLE001 - raised again
             reply = await self._not_given_back(error, line, heir)
         if reply < 0 and line is not None:
@@ -189,9 +189,7 @@ class Lease:
         """Our question for the lock failed: ask again where that mends it, or leave nothing of it behind."""
         if is_unknown_script(error):
             try:
-                return await self._locks.ask(
-                    ACQUIRE, (self.key, self.tokens), self.owner, self.lifetime_ms, how
-                )
+                return await self._locks.ask(ACQUIRE, self.keys, self.owner, self.lifetime_ms, how)
             except BaseException as another:  # noqa: BLE001 - raised again
                 error = another
         if isinstance(error, MayHaveHappened) and how:

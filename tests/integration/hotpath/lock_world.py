@@ -12,8 +12,7 @@ from zlib import crc32
 
 from app.hotpath.address import Address
 from app.hotpath.client import Client
-from app.hotpath.locks import Locks
-from app.hotpath.locks_lease import SLOTS
+from app.hotpath.locks import SLOTS, Locks
 from app.hotpath.subscriptions import Subscriptions
 
 PREFIX = "hf:test:locks:"

@@ -9,8 +9,8 @@ import pytest
 from app.hotpath.address import Address
 from app.hotpath.client import Client
 from app.hotpath.errors import Unreachable
-from app.hotpath.locks import LockLost, LockNotAcquired, Locks
-from app.hotpath.locks_lease import EXTEND, RELEASE, SLOTS
+from app.hotpath.locks import SLOTS, LockLost, LockNotAcquired, Locks
+from app.hotpath.locks_lease import EXTEND, RELEASE
 from app.hotpath.subscriptions import Subscriptions
 from tests.integration.hotpath.lock_world import (
     PREFIX,
@@ -288,7 +288,7 @@ async def test_names_may_hold_anything(one, two):
         waiting = [asyncio.create_task(two.locks.hold(name).__aenter__()) for name in names]
         for name, lease in zip(names, leases, strict=True):
             await queued(one.client, name, 1)
-            tags = {key.partition("{")[2].partition("}")[0] for key in (lease.key, lease.tokens)}
+            tags = {key.partition("{")[2].partition("}")[0] for key in lease.keys}
             assert len(tags) == 1
             assert tags.pop().startswith("lock:")
         assert all(lease.is_held for lease in leases)

@@ -195,7 +195,7 @@ async def test_a_lock_that_came_to_one_who_is_gone_goes_on(one, two):
     lease = await one.locks.hold("n").__aenter__()
     for number in range(3):
         owner = f"{(one, two)[number % 2].locks.process}.gone{number}"
-        assert await two.locks.ask(ACQUIRE, (lease.key, lease.tokens), owner, 1000, "wait") < 0
+        assert await two.locks.ask(ACQUIRE, lease.keys, owner, 1000, "wait") < 0
     waiting = asyncio.create_task(two.locks.hold("n").__aenter__())
     await queued(one.client, "n", 4)
     loop = asyncio.get_running_loop()
@@ -211,7 +211,7 @@ async def test_processes_that_died_are_skipped_in_the_same_round_trip(one, two):
     """Nobody hears their wakes, so the script goes on to the first who lives."""
     lease = await one.locks.hold("n").__aenter__()
     for number in range(50):
-        assert await two.locks.ask(ACQUIRE, (lease.key, lease.tokens), f"dead{number}.1", 1000, "wait") < 0
+        assert await two.locks.ask(ACQUIRE, lease.keys, f"dead{number}.1", 1000, "wait") < 0
     waiting = asyncio.create_task(two.locks.hold("n").__aenter__())
     await queued(one.client, "n", 51)
     await lease.release()
@@ -219,7 +219,7 @@ async def test_processes_that_died_are_skipped_in_the_same_round_trip(one, two):
     assert next_lease.token == lease.token + 1
     assert await queue(one.client, "n") == []
     # The queue of dead processes alone is nothing to wait for either.
-    assert await two.locks.ask(ACQUIRE, (lease.key, lease.tokens), "dead.1", 1000, "wait") < 0
+    assert await two.locks.ask(ACQUIRE, lease.keys, "dead.1", 1000, "wait") < 0
     assert await next_lease.release()
     assert await left_behind(one.client) == set()
 
@@ -230,7 +230,7 @@ async def test_a_process_that_hears_and_does_not_answer_costs_its_claim(redis_ur
         hearing = frozen.subscribe(f"{PREFIX}wake:frozen", lambda _: None)
         await until(lambda: hearing.is_confirmed)
         lease = await one.locks.hold("n").__aenter__()
-        assert await two.locks.ask(ACQUIRE, (lease.key, lease.tokens), "frozen.1", 1000, "wait") < 0
+        assert await two.locks.ask(ACQUIRE, lease.keys, "frozen.1", 1000, "wait") < 0
         waiting = asyncio.create_task(two.locks.hold("n").__aenter__())
         await queued(one.client, "n", 2)
         loop = asyncio.get_running_loop()
