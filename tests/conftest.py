@@ -5,11 +5,12 @@ gets a database of its own, cloned from a migrated template, and an empty Redis.
 ids of their own.
 """
 
+import asyncio
 import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 import redis.asyncio
+import uvloop
 
 from app.dev.servers import EmbeddedPostgres, EmbeddedTemporal, EmbeddedValkey
 from app.infra.postgres.migrate import migrate
@@ -27,6 +29,16 @@ from tests.servers import redis_in
 TEMPLATE = "migrated"
 
 _numbers = count(1)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of production, or with HOLDFAST_TEST_LOOP=asyncio the one that everybody has.
+
+    It is one for all tests: another one would end what the tests of this process share.
+    """
+    if os.environ.get("HOLDFAST_TEST_LOOP") == "asyncio":
+        return {"asyncio": asyncio.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_report_header() -> str:

@@ -128,7 +128,8 @@ class Connection(asyncio.Protocol):
         if self.is_ended:
             return
         reader, sent = self._reader, self.sent
-        count, pushes, in_time = 0, 0, False
+        pushes, in_time = 0, False
+        reply: Any = None
         try:
             reader.feed(data)
             while True:
@@ -140,10 +141,7 @@ class Connection(asyncio.Protocol):
                     pushes += 1
                     call(self._on_push, reply)
                     continue
-                if not sent:
-                    raise reply if kind in _ERRORS else ProtocolError("a reply to nothing")
                 future = sent.popleft()[1]
-                count += 1
                 if future.done():  # cancelled, or its deadline passed: the reply is nobody's
                     self._statistics.dropped += 1
                     continue
@@ -153,9 +151,12 @@ class Connection(asyncio.Protocol):
                     future.set_exception(reply)
                 else:
                     future.set_result(reply)
-        except (ProtocolError, ErrorReply, TypeError, ValueError, MemoryError) as error:
+        except IndexError:  # nothing is sent that it could answer
+            self.abort(reply if isinstance(reply, ErrorReply) else ProtocolError("a reply to nothing"))
+        except (ProtocolError, TypeError, ValueError, MemoryError) as error:
             self.abort(error)  # what follows cannot be told apart any more
         self._statistics.pushes += pushes
+        count = self._sent_count - len(sent) - self._reply_count
         if count or not pushes:
             self.heard_at = monotonic()
         if count:

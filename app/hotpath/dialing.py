@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from app.hotpath.address import Address
 from app.hotpath.connection import Connection, Part, pack
-from app.hotpath.errors import ErrorReply, HotpathError, error_reply
+from app.hotpath.errors import ErrorReply, HotpathError, MayHaveHappened, error_reply
 
 CONNECT_TIMEOUT_S: Final = 1.0
 """For the whole of it: socket, TLS, and the server's answers to the greeting."""
@@ -29,6 +29,11 @@ async def dial(connection: Connection, address: Address, *, name: str, greeting:
     except TimeoutError:
         connection.abort()
         raise TimeoutError(f"no answer to a new connection within {CONNECT_TIMEOUT_S:g} s") from None
+    except MayHaveHappened:
+        connection.abort()
+        raise ConnectionResetError(
+            f"a new connection broke during its greeting: {connection.reason}"
+        ) from None
     except ErrorReply as error:
         connection.abort()
         raise _without_secret(error, address.password) from None
@@ -36,7 +41,7 @@ async def dial(connection: Connection, address: Address, *, name: str, greeting:
         connection.abort()
         raise
     if connection.lost.is_set():  # it broke before anybody could watch it
-        raise ConnectionResetError(f"the connection broke at its first answer ({connection.reason!r})")
+        raise ConnectionResetError(f"a new connection broke after its greeting: {connection.reason}")
 
 
 async def _connect(connection: Connection, address: Address) -> None:

@@ -2,23 +2,14 @@
 
 import asyncio
 import gc
-import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from app.dev.servers import EmbeddedValkey
 from tests.integration.hotpath.callers import until
 from tests.servers import redis_in
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop of production, or with HOLDFAST_TEST_LOOP=asyncio the one that everybody has."""
-    if os.environ.get("HOLDFAST_TEST_LOOP") == "asyncio":
-        return {"asyncio": asyncio.new_event_loop}
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

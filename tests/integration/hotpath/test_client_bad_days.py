@@ -353,8 +353,16 @@ async def test_nothing_listens_and_then_something_does(fault_proxy: FaultProxy):
 async def test_a_connection_that_breaks_during_its_greeting(fault_proxy: FaultProxy, seed: int):
     """After any byte of it: nothing hangs, the next attempt works."""
     random = Random(seed)
+    greeting = 0
+
+    def measure(chunk: bytes) -> bytes:
+        nonlocal greeting
+        greeting = greeting or len(chunk)
+        return chunk
+
+    fault_proxy.to_client.rewrite = measure
     async with opened(fault_proxy.url, deadline_s=1) as client:
-        for cut_after in random.sample(range(1, 160), 8):
+        for cut_after in [*random.sample(range(1, greeting - 1), 3), greeting - 1, greeting, greeting]:
             fault_proxy.to_client.cut_after = cut_after
             fault_proxy.to_client.cut_by_reset = random.random() < 0.5
             await fault_proxy.end()
