@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 CHUNK_BYTES: Final = 64 * 1024
 HELD_CHUNKS_MAX: Final = 256
+HELD_BYTES_MAX: Final = HELD_CHUNKS_MAX * CHUNK_BYTES
 RESET: Final = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends RST
 
 
@@ -81,7 +82,6 @@ class FaultProxy:
         self.accepted = 0
         self._listening: socket.socket | None = None
         self._port = 0
-        self._accepting: asyncio.Task[None] | None = None
         self._links: set[_Link] = set()
 
     async def __aenter__(self) -> Self:
@@ -120,15 +120,20 @@ class FaultProxy:
         listening.listen(128)
         listening.setblocking(False)
         self._listening, self._port = listening, listening.getsockname()[1]
-        self._accepting = asyncio.create_task(self._accept(listening))
+        # Not a task: it could be cancelled between the kernel's answer and ours, and lose a connection.
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def keep_little(self) -> None:
+        """Let the kernel keep little of what new connections send while nobody reads it."""
+        assert self._listening is not None
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK_BYTES)
 
     async def refuse(self) -> None:
         """Refuse new connections, as a port where nobody listens; those that are open stay."""
-        if self._accepting is not None and self._listening is not None:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
             self._listening.close()
-            self._listening = self._accepting = None
+            self._listening = None
 
     async def end(self, *, by_reset: bool = False) -> None:
         """End every open connection, in order or by RST."""
@@ -157,15 +162,17 @@ class FaultProxy:
         finally:
             self.heal()
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            client, _ = await loop.sock_accept(listening)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.accepted += 1
-            link = _Link(client, self, black_hole=self.is_black_hole)
-            self._links.add(link)
-            link.task.add_done_callback(lambda _, link=link: self._links.discard(link))
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            client, _ = listening.accept()
+        except OSError:
+            return  # whoever came is gone again
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.accepted += 1
+        link = _Link(client, self, black_hole=self.is_black_hole)
+        self._links.add(link)
+        link.task.add_done_callback(lambda _, link=link: self._links.discard(link))
 
 
 class _Link:
@@ -177,6 +184,7 @@ class _Link:
         self._proxy = proxy
         self._by_reset = False
         self.task = asyncio.create_task(self._run_in_hole() if black_hole else self._run())
+        self.task.add_done_callback(self._close)  # also of one that is cancelled before its first step
 
     def end(self, *, by_reset: bool) -> None:
         self._by_reset = self._by_reset or by_reset
@@ -199,15 +207,12 @@ class _Link:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except (OSError, asyncio.CancelledError):
             pass  # the server is not there, or the test ends this connection
-        finally:
-            self._close()
 
     async def _run_in_hole(self) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
-        self._close()
 
-    def _close(self) -> None:
+    def _close(self, _: object) -> None:
         for side in (self._client, self._server):
             if side is None:
                 continue

@@ -16,6 +16,6 @@ def redis_in(place: Path, port: int = 0, *, settings: Mapping[str, str] | None =
         port,
         durable=False,
         follow=signal.SIGKILL,
-        binary=Path(given) if given else None,
+        binary=Path(given).absolute() if given else None,  # it runs in another folder
         settings=settings,
     )

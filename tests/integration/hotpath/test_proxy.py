@@ -1,7 +1,10 @@
 """The proxy of these tests does what it says, or they would prove nothing."""
 
 import asyncio
+import gc
+import socket
 import time
+import warnings
 from contextlib import suppress
 from typing import Self
 
@@ -137,6 +140,26 @@ async def test_after_every_fault_it_is_healed(fault_proxy: FaultProxy):
         fault_proxy.heal()
         async with Caller(fault_proxy) as caller:
             await caller.ping()
+
+
+async def test_every_socket_is_closed_however_early_its_connection_ends(fault_proxy: FaultProxy):
+    """Nothing is left to the garbage collector, which would warn."""
+    loop = asyncio.get_running_loop()
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always", ResourceWarning)
+        for turns in range(20):
+            with socket.socket() as caller:
+                caller.setblocking(False)
+                before = fault_proxy.accepted
+                await loop.sock_connect(caller, ("127.0.0.1", fault_proxy.port))
+                async with asyncio.timeout(5):
+                    while fault_proxy.accepted == before:
+                        await asyncio.sleep(0)
+                for _ in range(turns // 2):
+                    await asyncio.sleep(0)
+                await fault_proxy.end(by_reset=turns % 2 == 0)
+        gc.collect()
+    assert [str(one.message) for one in left if "socket" in str(one.message)] == []
 
 
 async def test_the_same_seed_is_the_same_weather(redis_url: str):
