@@ -65,8 +65,8 @@ async def adjust_stock(services: Services, call: Call) -> Reply:
     except LookupError:
         raise not_found("product with this SKU") from None
     if not answer.replayed:
-        services.gate.changed(sku, wanted.delta)
         services.hint_events()
+        await services.gate.changed(sku, wanted.delta)
     return reply_of(answer)
 
 

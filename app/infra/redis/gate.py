@@ -38,7 +38,9 @@ NOTED_MAX: Final = 10_000
 UNKNOWN_MAX: Final = 5_000
 """More SKUs without a count are not noted: callers may ask for whatever they like."""
 CORRECT_AFTER_S: Final = 0.002
-"""Corrections of so long a moment are sent together."""
+"""What is given back in so long a moment is sent together."""
+CHANGED_WITHIN_S: Final = 0.1
+"""What counting new stock may cost whoever brings it."""
 CLOSE_TIMEOUT_S: Final = 2.0
 
 Lines: TypeAlias = Iterable[tuple[str, int]]
@@ -72,7 +74,6 @@ class Gate:
         self._must_check = True  # whether there are counts, of this life of the server
         self._must_forget = False
         self._back: Counter[str] = Counter()
-        self._more: Counter[str] = Counter()
         self._correcting: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,11 +126,14 @@ class Gate:
             self._back[sku] += pieces
         self._correct_soon()
 
-    def changed(self, sku: str, delta: int) -> None:
-        """So many pieces more (or fewer) are on the shelf, committed: sell them at once."""
-        self._more[sku] += delta
-        self._correct_soon()
+    async def changed(self, sku: str, delta: int) -> None:
+        """So many pieces more (or fewer) are on the shelf, committed: sell them at once.
+
+        Returns when they are counted, so that nobody who was told of them is refused them; or without that
+        after CHANGED_WITHIN_S, and they are counted soon.
+        """
         self.look_again((sku,))
+        await asyncio.wait((self._start(self._add({sku: delta}, back=False)),), timeout=CHANGED_WITHIN_S)
 
     # --- what is done about it ----------------------------------------------------------------------
 
@@ -138,12 +142,15 @@ class Gate:
             self._correcting = self._loop.call_later(CORRECT_AFTER_S, lambda: self._start(self._correct()))
 
     async def _correct(self) -> None:
-        """Send the corrections of a moment. Lost ones heal: whoever is refused has it looked up."""
+        """Give back what a moment has to."""
         self._correcting = None
-        back, more, self._back, self._more = self._back, self._more, Counter(), Counter()
+        pieces, self._back = self._back, Counter()
+        await self._add(pieces, back=True)
+
+    async def _add(self, pieces: Mapping[str, int], *, back: bool) -> None:
+        """Correct the counts. A lost correction heals: whoever is refused has it looked up."""
         with suppress(HotpathError):
-            await self._counts.add(back, back=True)
-            await self._counts.add(more, back=False)
+            await self._counts.add(pieces, back=back)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

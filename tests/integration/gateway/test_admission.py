@@ -287,7 +287,7 @@ class Sale:
             if self.books.left(sku) + delta >= 0:
                 self.change(sku, on_hand=delta)
                 if self.dice.random() < 0.5:
-                    self.dice.choice(self.processes).gate.changed(sku, delta)
+                    await self.dice.choice(self.processes).gate.changed(sku, delta)
 
     async def watch(self) -> None:
         """How long this very process slept, because the machine had other things to do."""
