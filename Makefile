@@ -15,6 +15,8 @@ SEED := $(SEED)
 UV_VERSION := 0.13.8
 
 PYTEST = .venv/bin/python -m pytest --hypothesis-seed=$(SEED)
+# What speaks to Redis: `make test-full` runs it against Debian's redis-server, too.
+REDIS_TESTS := tests/contract $(addprefix tests/integration/,hotpath redis consumer gateway)
 COMPILE = .venv/lock-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(ARGS)
 
@@ -30,7 +32,7 @@ help:
 	@echo 'make up         start the whole stack and wait until it is ready (Ctrl-C stops it; ARGS=--detach)'
 	@echo 'make down       stop it; the data stays in .holdfast/'
 	@echo 'make test       all tests but the long ones (at most 10 minutes; ARGS="-k name" for some of them)'
-	@echo 'make test-full  all tests (under an hour)'
+	@echo 'make test-full  all tests, those of Redis also with redis-server 7 (under an hour)'
 	@echo 'make check      format, lint, types, import contracts, unit tests (under a minute)'
 	@echo 'make bench      this project beside its references, as ratios (ONLY=name JSON=file SVG=file)'
 	@echo 'make lock       resolve the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)'
@@ -47,6 +49,8 @@ test: environment
 
 test-full: environment
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "full or not full" $(ARGS)
+	sh tests/second_redis.sh $(PYTEST) -n $(WORKERS) --dist loadfile -m "full or not full" $(REDIS_TESTS) $(ARGS) || \
+		test $$? -eq 5 # none of them are among those that ARGS names
 
 check: environment
 	.venv/bin/ruff format --check

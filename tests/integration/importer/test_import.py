@@ -100,6 +100,7 @@ async def test_pieces_that_somebody_else_took_are_found(stack, sample, tmp_path)
                 "UPDATE stock SET on_hand = reserved WHERE sku = 'cd-1231' AND on_hand > 0 "
                 "AND (SELECT count(*) FROM orders WHERE customer_id = 'cdnow-9100') = 2 RETURNING true"
             ):
+                assert process.returncode is None, await process.communicate()
                 await asyncio.sleep(0.02)
         stdout, _ = await process.communicate()
     finally:
