@@ -1,15 +1,18 @@
 """Logs: one line an event, JSON in production, readable in development; each carries the correlation id.
 
 `bind_correlation` puts the id in a context variable, so every line that a request, an activity or an event
-handler causes carries it without being told.
+handler causes carries it without being told. A stack is written without the values of its variables: they may
+be personal or secret, and rendering them takes so long that whoever logs seems to hang.
 """
 
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import structlog
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 
 
 class Shape(NamedTuple):
@@ -41,9 +44,13 @@ def configure(*, level: str, fmt: str, mode: str, environment: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     last: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), structlog.processors.JSONRenderer()]
         if fmt == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, *last],
@@ -51,12 +58,31 @@ def configure(*, level: str, fmt: str, mode: str, environment: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Unlocked(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_drop_meta, *last])
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
     structlog.contextvars.bind_contextvars(mode=mode, environment=environment)
+
+
+class Unlocked(logging.StreamHandler[TextIO]):
+    """Writes a record as one line, in one write, without a lock.
+
+    Temporal raises an exception into a workflow's thread that took too long, wherever it is: a lock whose
+    holder is interrupted so would be held for ever, and everybody who logs would wait for it.
+    """
+
+    def createLock(self) -> None:  # noqa: N802 - the standard library's name
+        """Have none."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line."""
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+        except Exception:  # noqa: BLE001 - as the standard library does
+            self.handleError(record)
 
 
 def _drop_meta(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401

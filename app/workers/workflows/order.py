@@ -256,8 +256,8 @@ class OrderWorkflow:
                 result_type=bool,
             )
         except ActivityError as error:
-            if is_cancelled_exception(error):
-                raise
+            if is_cancelled_exception(error):  # this very task was cancelled: it ends as such, not as failed
+                raise asyncio.CancelledError from None
             return False
         return said
 
