@@ -2,10 +2,10 @@
 
 Nothing read here was replaced in PostgreSQL more than two seconds before it was asked for: of an open order,
 Redis gives a document for at most a second after it was true, near keeps it for half a second after Redis was
-asked, and a load that began half a second ago is joined by nobody. Redis may be dead or wrong: every read
-then goes to PostgreSQL, once for all who want the same order at that moment. A few per cent of reads go there
-anyway, so that way is never untried. If the process dies here, documents that were not written yet are read
-from PostgreSQL by the next reader.
+asked, and a load that began half a second ago is joined by nobody. Redis may be dead or wrong: reads then go
+to PostgreSQL, all of one moment in one statement, and what they found is kept for half a second. A few per
+cent of reads go there anyway, so that way is never untried. If the process dies here, documents that were not
+written yet are read from PostgreSQL by the next reader.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import msgspec
 from app.contracts.documents import etag
 from app.domain.errors import Unavailable
 from app.domain.order import FINAL, Order
+from app.gateway.brief import Brief
 from app.gateway.exchange import JSON, Headers
 from app.hotpath.cache import Cache
 from app.hotpath.cache_entries import Loaded
@@ -100,6 +101,7 @@ class CachedOrders:
         self._cache = Cache(
             clients.hot, reads=self._near.client, away=(Unavailable,), load_deadline_s=READ_DEADLINE_S
         )
+        self._brief: Brief[Record] = Brief()
         self._until_round = _step()
         self._next_round_at = 0.0
         self._next_fetch_round_at = 0.0
@@ -122,6 +124,8 @@ class CachedOrders:
 
     async def fetch(self, order_id: str) -> Record:
         """An order's document where it is not near. Raises LookupError and Unavailable."""
+        if not self._near.client.is_up:
+            return self._brief.get(order_id) or await self._from_postgres(order_id)
         if random.random() < ROUND_THE_CACHE and monotonic() >= self._next_fetch_round_at:  # noqa: S311
             self._next_fetch_round_at = monotonic() + FETCH_ROUND_PAUSE_S
             return await self._past_redis(order_id)
@@ -132,10 +136,12 @@ class CachedOrders:
 
         It is true as of `as_of` (monotonic): a moment before the transaction that gave it began; None is now.
         """
+        self._brief.forget(order.id)
         self._cache.put_soon(self._documents.entry(order, monotonic() if as_of is None else as_of))
 
     async def show(self, order: Order, *, as_of: float | None = None) -> None:
         """Have it written before this returns, if Redis takes it in time; never raises."""
+        self._brief.forget(order.id)
         try:
             await self._cache.put_all([self._documents.entry(order, monotonic() if as_of is None else as_of)])
         except NO_ANSWER:
@@ -178,11 +184,15 @@ class CachedOrders:
     async def _from_postgres(self, order_id: str) -> Record:
         """From PostgreSQL: one flight for all who want the same order at the same time."""
         self._metrics.from_postgres += 1
+        as_of = monotonic()
         try:
             found = await self._cache.load(self._documents.key(order_id), partial(self._load, order_id))
         except (TimeoutError, Overloaded) as error:
             raise Unavailable("postgres", str(error)) from error
-        return _loaded_record(order_id, found)
+        record = _loaded_record(order_id, found)
+        if not self._near.client.is_up:
+            self._brief.keep(order_id, record, as_of=as_of)
+        return record
 
     async def _past_redis(self, order_id: str) -> Record:
         """From PostgreSQL although Redis may have it; from Redis where PostgreSQL is slow, or away."""

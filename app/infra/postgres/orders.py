@@ -27,15 +27,21 @@ class PostgresOrders:
         """Work on this database; `announce` is called after a commit, when there may be new events."""
         self._database = database
         self._announce = announce
+        self._loads: Combiner[str, Order] = Combiner(self._load_all)
         self._reservations: Combiner[str, Order | Refusal] = Combiner(self._reserve_all)
 
     async def load(self, order_id: str) -> Order:
-        """One order. Raises LookupError when there is none."""
+        """One order. Whoever asks in one moment shares one statement.
+
+        Raises LookupError when there is none, and Unavailable.
+        """
+        return await self._loads.ask(order_id)
+
+    async def _load_all(self, order_ids: Sequence[str]) -> list[Order | Exception]:
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(SQL["load"], order_id)
-        if row is None:
-            raise LookupError(order_id)
-        return order_from(row)
+            rows = await connection.fetch(SQL["load"], order_ids)
+        orders = {row["id"]: order_from(row) for row in rows}
+        return [orders.get(order_id) or LookupError(order_id) for order_id in order_ids]
 
     async def address(self, order_id: str) -> Address | None:
         """Where an order's parcels go, if anybody said."""

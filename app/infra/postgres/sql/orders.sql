@@ -1,5 +1,5 @@
--- load: one order
-SELECT * FROM orders WHERE id = $1;
+-- load: the orders of these ids that there are
+SELECT * FROM orders WHERE id = ANY ($1);
 
 -- load_locked: one order, locked until the transaction ends, and the database's clock
 SELECT *, clock_timestamp() AS now FROM orders WHERE id = $1 FOR NO KEY UPDATE;
