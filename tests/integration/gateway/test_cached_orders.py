@@ -270,14 +270,17 @@ async def test_a_key_of_another_type_costs_nobody_an_answer(cached, order):
 
 
 async def test_without_redis_readers_of_one_moment_ask_once(shop, order):
-    """PostgreSQL carries the reads, once each."""
+    """PostgreSQL carries the reads, once for half a second; what this gateway changed is read at once."""
     async with gateway(shop, NOBODY) as cached:
         placed = await order()
-        await cached.read(placed.id)
         before = cached._cache.statistics.loads
-        found = await asyncio.gather(*(cached.read(placed.id) for _ in range(200)))
-        assert set(found) == {encode_order(placed)}
-        assert cached._cache.statistics.loads == before + 1
+        for loads in (1, 2):
+            found = await asyncio.gather(*(cached.read(placed.id) for _ in range(200)))
+            assert set(found) == {encode_order(placed)}
+            assert cached._cache.statistics.loads == before + loads
+            assert await cached.read(placed.id) == encode_order(placed)
+            assert cached._cache.statistics.loads == before + loads
+            cached.show_soon(placed)
         await cached.show(placed)
         cached.show_soon(placed)
 
