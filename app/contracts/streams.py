@@ -56,6 +56,11 @@ def hint_event_outbox(environment: str) -> str:
     return f"hf:{environment}:hints:event-outbox"
 
 
+def live(environment: str) -> str:
+    """Channel: every event that was published, as its envelope."""
+    return f"hf:{environment}:live"
+
+
 def source(environment: str) -> str:
     """The CloudEvents source."""
     return f"/holdfast/{environment}"

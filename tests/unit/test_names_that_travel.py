@@ -23,6 +23,7 @@ def test_every_key_belongs_to_one_environment(environment, other, shard):
             streams.order_document(name, ID),
             streams.hint_workflow_outbox(name),
             streams.hint_event_outbox(name),
+            streams.live(name),
         }
 
     assert len(keys(environment)) == 4

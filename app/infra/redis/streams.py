@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import ResponseError
 
-from app.contracts.streams import FIELD, Envelope, shard_of, stream
+from app.contracts.streams import FIELD, Envelope, live, shard_of, stream
 from app.domain.errors import Unavailable
 from app.infra.redis.clients import AWAY, NOT_NOW, RedisClients, command
 from app.infra.redis.scripts import source
@@ -54,6 +54,7 @@ class EventStreams:
     async def publish(self, envelopes: Sequence[Envelope]) -> list[bool]:
         """Append events in order, in one round trip; which of them are published.
 
+        Whoever follows events live is told of each in the same round trip, also of one that is refused.
         Behind the first that a shard refused (no memory), none of that shard counts, so that order is kept.
         A shard whose key is not a stream refuses once: the key is deleted, whoever reads sees it is gone.
         Raises Unavailable where Redis did not answer: any of them may have been appended.
@@ -61,10 +62,12 @@ class EventStreams:
         shards = [shard_of(envelope.subject, self._shards) for envelope in envelopes]
         async with self._clients.bounded(PUBLISH_DEADLINE_S):
             pipeline = self._clients.writes.pipeline(transaction=False)
+            channel = live(self._clients.environment)
             for shard, envelope in zip(shards, envelopes, strict=True):
-                key = stream(self._clients.environment, shard)
-                pipeline.execute_command("XADD", key, "*", FIELD, _encoder.encode(envelope))
-            replies = await pipeline.execute(raise_on_error=False)
+                key, body = stream(self._clients.environment, shard), _encoder.encode(envelope)
+                pipeline.execute_command("XADD", key, "*", FIELD, body)
+                pipeline.execute_command("PUBLISH", channel, body)
+            replies = (await pipeline.execute(raise_on_error=False))[::2]
             broken = {shard for shard, reply in zip(shards, replies, strict=True) if is_no_stream(reply)}
             names = [stream(self._clients.environment, shard) for shard in sorted(broken)]
             await _delete_unless_streams(self._clients, names)
