@@ -197,7 +197,9 @@ def main() -> int:
     """Read a plan from standard input, run it, write its result to standard output."""
     plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan)
     gc.disable()  # a run is short, and a pause here would be charged to the server
-    sys.stdout.buffer.write(msgspec.msgpack.encode(uvloop.run(run(plan))))
+    result = msgspec.msgpack.encode(uvloop.run(run(plan)))
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:  # buffered whatever Python was told:
+        output.write(result)  # an unbuffered stream may write only a part
     return 0
 
 

@@ -200,3 +200,19 @@ async def test_it_runs_in_a_process_of_its_own() -> None:
         assert load.summary([result, result])["sent"] == 2
     with pytest.raises(load.LoadError, match="Nobody listens"):
         await load.run_apart(load.Plan(port=port, requests=[load.get("/")]))
+
+
+async def test_a_great_result_comes_back_whole_though_nothing_is_buffered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More than a pipe holds, from a process whose standard streams were asked not to buffer."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    body = b"x" * 100_000
+
+    async def great(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with served(great) as port:
+        plan = load.Plan(port=port, requests=[load.get("/")] * 200, repeat=False, keep=frozenset(range(200)))
+        result = await load.run_apart(plan)
+    assert [kept.body == body for kept in result.kept.values()] == [True] * 200
