@@ -26,7 +26,7 @@ def test_every_key_belongs_to_one_environment(environment, other, shard):
             streams.live(name),
         }
 
-    assert len(keys(environment)) == 4
+    assert len(keys(environment)) == 5
     assert all(key.startswith(f"hf:{environment}:") for key in keys(environment))
     assert environment == other or not keys(environment) & keys(other)
 
