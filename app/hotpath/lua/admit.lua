@@ -43,22 +43,23 @@ if not counts[1] then
   end
   return left * 4
 end
-local known, short = 3, nil
+local known, short, taken = 3, nil, {}
 for i = 1, items do
-  local count = counts[i + 1]
+  local count, wanted = counts[i + 1], tonumber(ARGV[3 + items + i])
   if not count then
     known = 2
-  elseif tonumber(count) < tonumber(ARGV[3 + items + i]) then
+  elseif tonumber(count) < wanted then
     short = short or {3, left}
     short[#short + 1] = tonumber(count) > 0 and -i or i
+  else
+    taken[#taken + 1] = ARGV[3 + i]
+    taken[#taken + 1] = string.format('%.0f', count - wanted)
   end
 end
 if short then
   return short
 end
-for i = 1, items do
-  if counts[i + 1] then
-    redis.call('HINCRBY', KEYS[3], ARGV[3 + i], '-' .. ARGV[3 + items + i])
-  end
+if taken[1] then -- in one command, because each is written to the server's log and sent to its replicas
+  redis.call('HSET', KEYS[3], unpack(taken))
 end
 return left * 4 + known

@@ -14,6 +14,8 @@ for i = 1, #passed, 2 do
   end
 end
 redis.call('HSET', KEYS[2], ':generation', ARGV[2], ':server', ARGV[3])
+-- A value of more than 64 bytes makes a small hash a table, too: in a list each count would be searched for.
+redis.call('HSET', KEYS[2], ':note', 'Pieces of each item that may still be ordered. Advice only: the database decides.')
 redis.call('PERSIST', KEYS[2])
 redis.call('UNLINK', KEYS[3], KEYS[4])
 redis.call('RENAME', KEYS[2], KEYS[3])
