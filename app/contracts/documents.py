@@ -79,7 +79,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
 def rfc3339(at: datetime) -> str:
     """A time in UTC with microseconds and a `Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def document(order: Order) -> OrderDocument:

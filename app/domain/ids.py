@@ -9,6 +9,8 @@ import re
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+"""Ten bits as two characters."""
 
 ORDER_ID: Final = re.compile(r"ord_[0-9a-hjkmnp-tv-z]{26}\Z")
 FULFILMENT_ID: Final = re.compile(r"ful_([0-9a-hjkmnp-tv-z]{26})_[1-9][0-9]{0,3}\Z")
@@ -26,7 +28,7 @@ def order_id(unix_ms: int, random: bytes) -> str:
         msg = "an order id takes 48 bits of milliseconds"
         raise ValueError(msg)
     number = unix_ms << 80 | int.from_bytes(random, "big")
-    return "ord_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return "ord_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def fulfilment_id(order: str, number: int) -> str:
