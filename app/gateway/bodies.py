@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from app.domain.errors import Fault, Refusal, Refused
+from app.gateway.deadlines import Patience
 from app.gateway.exchange import Call, Headers
 from app.gateway.faults import control_faults, faults_of
 from app.gateway.problems import ProblemError
@@ -24,6 +25,7 @@ BODY_SECONDS_MAX: Final = 10.0
 _SWALLOWED_BYTES_MAX: Final = 1024 * 1024
 _SWALLOW_SECONDS_MAX: Final = 1.0
 
+_patience: Final = Patience(BODY_SECONDS_MAX)
 _CLOSE: Final[Headers] = ((b"connection", b"close"),)
 _ESCAPES: Final = re.compile(rb"[\\\x7f]")
 _JSON: Final = re.compile(r"application/json(?:\s*;\s*charset=\"?utf-8\"?)?\s*\Z", re.IGNORECASE)
@@ -37,7 +39,7 @@ async def read_body(call: Call) -> bytes:
     """The whole body. Raises ProblemError (too large, too slow) and ClientGone."""
     length = call.headers.get(b"content-length", b"")
     try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
+        with _patience.hold():
             if length.isdigit() and int(length[:20]) > BODY_BYTES_MAX:
                 raise await _too_large(call)
             return await _read(call)

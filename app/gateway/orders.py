@@ -20,7 +20,7 @@ from app.domain.ids import ORDER_ID, order_id
 from app.domain.order import Order
 from app.domain.place import INVALID, place, sold_out
 from app.gateway.bodies import check_is_json, decode, read_body
-from app.gateway.deadlines import within
+from app.gateway.deadlines import Patience, within
 from app.gateway.exchange import Call, Reply
 from app.gateway.idempotency import key_of, reply_of, request_of
 from app.gateway.messages import CancelBody, OrderBody
@@ -32,6 +32,7 @@ from app.infra.postgres.intake import Answer, Request
 
 WRITE_DEADLINE_S: Final = 2.5
 
+_patience: Final = Patience(WRITE_DEADLINE_S)
 _order_decoder: Final = msgspec.json.Decoder(OrderBody)
 _cancel_decoder: Final = msgspec.json.Decoder(CancelBody)
 
@@ -46,7 +47,7 @@ async def place_order(services: Services, call: Call) -> Reply:
         raise
     try:
         # Everything in here is asked together with others': who stops waiting disturbs nobody.
-        async with asyncio.timeout(WRITE_DEADLINE_S):
+        with _patience.hold():
             answer, order = await _accept(services, call, request, wanted)
     except TimeoutError:
         raise Unavailable("postgres", f"no answer within {WRITE_DEADLINE_S:g} s") from None
