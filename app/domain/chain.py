@@ -5,7 +5,8 @@ audit recomputes them all.
 """
 
 import hashlib
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
 
 import msgspec
 
@@ -63,3 +64,47 @@ def chain(  # noqa: PLR0917 - the same
         )
         previous = current
     return tuple(linked)
+
+
+class Break(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the past is not what it was: `kind` for programs, `detail` for people, and the place."""
+
+    kind: str
+    detail: str
+    subject: str | None = None
+    sequence: int | None = None
+    day: date | None = None
+
+
+class Inspection:
+    """Follows chains as they are stored, event by event in order of subject and sequence.
+
+    It holds one event. That a chain has lost its end is found by whoever knows how long it was.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was seen yet."""
+        self.last: LinkedEvent | None = None
+
+    def follow(self, event: LinkedEvent) -> Iterator[Break]:
+        """What is wrong with the next event, and with its place behind the one before."""
+        before = self.last if self.last is not None and self.last.subject == event.subject else None
+        self.last = event
+        expected = 1 if before is None else before.sequence + 1
+        if event.sequence > expected:
+            last = event.sequence - 1
+            lost = f"{expected} is" if last == expected else f"{expected} to {last} are"
+            yield _break("missing", event, f"what came before it is gone: {lost} missing")
+        elif event.sequence < expected:
+            yield _break("doubled", event, "there is another event with this number")
+        elif before is None and event.previous_hash is not None:
+            yield _break("unlinked", event, "it is the first, and yet it names one before it")
+        elif before is not None and event.previous_hash != before.hash:
+            yield _break("unlinked", event, "it does not follow the event before it, as that is now")
+        made_of = (event.type, event.time, event.correlation_id, event.traceparent, event.data)
+        if link(event.previous_hash, event.subject, event.sequence, *made_of) != event.hash:
+            yield _break("changed", event, "its hash is not that of its contents")
+
+
+def _break(kind: str, event: LinkedEvent, detail: str) -> Break:
+    return Break(kind, detail, event.subject, event.sequence)
