@@ -1,37 +1,40 @@
 """What follows from what: for each consumer group one table, event → the handlers that it has there.
 
-Handlers run in the order of a subject's events, in one transaction with the group's mark, so each event has
-its effect in PostgreSQL once. What is outside PostgreSQL follows after the commit, at least once.
+A handler is given the events of a batch that name it, in the order of each subject, in one transaction with
+the group's marks: so each event has its effect in PostgreSQL once. What is outside PostgreSQL follows after
+the commit, at least once. An event that fails is tried again and then set aside; only its subject waits.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from app.consumer.projections import Applied, Changes, count, count_items, observe, sum_amount
-from app.contracts.streams import GROUP_PROJECTIONS, Envelope
+from app.consumer.analytics import add_to_minutes
+from app.consumer.projections import Applied, add_to_days, observe
+from app.contracts.streams import GROUP_ANALYTICS, GROUP_PROJECTIONS, Envelope
 from app.domain import events as e
+from app.infra.postgres.projections import Effects
 
-Handler = Callable[[Envelope, Changes], None]
+Handler = Callable[[Sequence[Envelope], Effects], Awaitable[None]]
 Table = Mapping[type, tuple[Handler, ...]]
 Afterwards = Callable[[Applied], Awaitable[None]]
 
 PROJECTIONS: Final[Table] = {
-    e.OrderAccepted: (count("accepted"), count_items),
-    e.OrderConfirmed: (count("confirmed"),),
+    e.OrderAccepted: (add_to_days,),
+    e.OrderConfirmed: (add_to_days,),
     e.OrderDispatched: (),
-    e.OrderCompleted: (count("completed"),),
-    e.OrderRejected: (count("rejected"),),
+    e.OrderCompleted: (add_to_days,),
+    e.OrderRejected: (add_to_days,),
     e.OrderCancelling: (),
-    e.OrderCancelled: (count("cancelled"),),
+    e.OrderCancelled: (add_to_days,),
     e.InventoryReserved: (),
     e.InventoryReleased: (),
     e.InventoryShipped: (),
     e.PaymentAuthorized: (),
-    e.PaymentCaptured: (sum_amount("captured"),),
+    e.PaymentCaptured: (add_to_days,),
     e.PaymentVoided: (),
-    e.PaymentRefunded: (sum_amount("refunded"),),
+    e.PaymentRefunded: (add_to_days,),
     e.PaymentDeclined: (),
     e.ShipmentBooked: (),
     e.ShipmentDispatched: (),
@@ -42,20 +45,53 @@ PROJECTIONS: Final[Table] = {
 }
 """The daily summary. (The document of an order is written whatever happened to it.)"""
 
+ANALYTICS: Final[Table] = {
+    e.OrderAccepted: (add_to_minutes,),
+    e.OrderConfirmed: (add_to_minutes,),
+    e.OrderDispatched: (add_to_minutes,),
+    e.OrderCompleted: (add_to_minutes,),
+    e.OrderRejected: (add_to_minutes,),
+    e.OrderCancelling: (),
+    e.OrderCancelled: (add_to_minutes,),
+    e.InventoryReserved: (),
+    e.InventoryReleased: (),
+    e.InventoryShipped: (),
+    e.PaymentAuthorized: (),
+    e.PaymentCaptured: (add_to_minutes,),
+    e.PaymentVoided: (),
+    e.PaymentRefunded: (add_to_minutes,),
+    e.PaymentDeclined: (),
+    e.ShipmentBooked: (),
+    e.ShipmentDispatched: (),
+    e.ShipmentDelivered: (),
+    e.ShipmentCancelled: (),
+    e.InventoryAdjusted: (),
+    e.PriceChanged: (add_to_minutes,),
+}
+"""Orders by status, money taken and given back, rejections by reason, changes of price: minute by minute."""
+
 
 class Group(msgspec.Struct, frozen=True):
-    """A consumer group: its handlers by the event's public type, and what it does after each commit."""
+    """A consumer group: its handlers by the event's public type, and what it does after each commit.
+
+    `needs_orders`: handlers and what comes after are given the orders among the subjects as they are now.
+    """
 
     name: str
     handlers: Mapping[str, tuple[Handler, ...]]
     afterwards: tuple[Afterwards, ...] = ()
+    needs_orders: bool = False
 
 
-def group(name: str, table: Table, *afterwards: Afterwards) -> Group:
+def group(name: str, table: Table, *afterwards: Afterwards, needs_orders: bool = False) -> Group:
     """A group with this table."""
-    return Group(name, {e.TYPES[kind]: handlers for kind, handlers in table.items()}, afterwards)
+    handlers = {e.TYPES[kind]: handlers for kind, handlers in table.items()}
+    return Group(name, handlers, afterwards, needs_orders)
 
 
-def projections(write_documents: Afterwards) -> Group:
-    """The group `projections`: daily summary, order documents, metrics."""
-    return group(GROUP_PROJECTIONS, PROJECTIONS, observe, write_documents)
+def groups(write_documents: Afterwards) -> tuple[Group, ...]:
+    """Every group that a consumer reads for."""
+    return (
+        group(GROUP_PROJECTIONS, PROJECTIONS, observe, write_documents, needs_orders=True),
+        group(GROUP_ANALYTICS, ANALYTICS),
+    )

@@ -2,21 +2,32 @@
 
 What a stream delivers is only a reason to look: the mark of (group, subject) is locked, what is at or below
 it is skipped, what is missing before it is read from the log of record. So it changes nothing when a stream
-loses, doubles or reorders events, or two processes are given the same. If the process dies before the commit,
-nothing happened; after it, the same events are skipped.
+loses, doubles or reorders events, or two processes are given the same. A subject that is held waits behind
+its dead letter and is left alone. If the process dies before the commit, nothing happened; after it, the same
+events are skipped.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from time import monotonic
+from typing import Final
 
 import msgspec
 
-from app.consumer.dispatch import Group
-from app.consumer.projections import Applied, Changes
+from app.consumer.dispatch import Group, Handler
+from app.consumer.projections import Applied
 from app.contracts.streams import Envelope
+from app.domain.errors import Unavailable
+from app.infra.postgres import dead_letters
+from app.infra.postgres.dead_letters import DISCARDING, DeadLetter
+from app.infra.postgres.leases import STANDSTILL_S
 from app.infra.postgres.projections import Effects, Gap, PostgresProjections
 from app.infra.redis.streams import Entry
 from app.observability.logging import logger
+
+HANDLER_DEADLINE_S: Final = 12.0
+"""A handler waits for nothing but PostgreSQL, which answers or fails sooner than this."""
+EVENTS_MAX: Final = 2_000_000_000
 
 log = logger("effect")
 
@@ -43,58 +54,135 @@ class MissingEventsError(Exception):
     """A stream tells of events that PostgreSQL does not have: one of them was put back to an older state."""
 
 
+class UnknownEventError(Exception):
+    """An event of a type or version that this release does not know: a newer one wrote it."""
+
+
+class HandlerHangsError(Exception):
+    """A handler took too long."""
+
+
 class Effect:
     """Applies events for one group."""
 
     def __init__(self, group: Group, store: PostgresProjections) -> None:
-        """Apply by the tables of `group`, in `store`."""
-        self._group = group
+        """Apply by the table of `group`, in `store`."""
+        self.group = group
         self._store = store
+        self._handlers = tuple(dict.fromkeys(h for handlers in group.handlers.values() for h in handlers))
 
-    async def apply(self, deliveries: Sequence[Delivery]) -> None:
+    async def apply(
+        self,
+        deliveries: Sequence[Delivery],
+        tokens: Mapping[int, int] | None = None,
+        *,
+        events_max: int = EVENTS_MAX,
+        letters: Sequence[DeadLetter] = (),
+    ) -> dict[str, int]:
         """Have every event up to each delivery's last take effect, all of them or none.
 
-        Raises Unavailable (nothing is known: do it again), MissingEventsError, and what a handler raises.
+        At most `events_max` of each subject. It rests on the leases in `tokens`. `letters` are closed: their
+        subjects are not held any more. Returns how far each subject is then (held ones as if at the end).
+        Raises Unavailable (nothing is known: do it again), LeaseLostError, MissingEventsError,
+        UnknownEventError, and what a handler raises.
         """
+        try:
+            applied, reached = await self._commit(deliveries, tokens or {}, events_max, letters)
+        except Unavailable as error:
+            hang = _hang_behind(error)
+            if hang is None:
+                raise
+            raise hang from error
+        for afterwards in self.group.afterwards:
+            try:
+                await afterwards(applied)
+            except Exception:  # it is committed: there is nothing to be taken back
+                log.exception("afterwards_failed", group=self.group.name)
+        return reached
+
+    async def _commit(
+        self,
+        deliveries: Sequence[Delivery],
+        tokens: Mapping[int, int],
+        events_max: int,
+        letters: Sequence[DeadLetter],
+    ) -> tuple[Applied, dict[str, int]]:
+        """The transaction: what was applied, and how far each subject is."""
         as_of = monotonic()
         subjects = {delivery.subject: delivery for delivery in deliveries}
-        async with self._store.effects(self._group.name, list(subjects)) as effects:
-            fresh = await self._fresh(effects, subjects)
-            changes = Changes(await effects.orders([s for s in subjects if s.startswith("ord_")]))
-            for event in fresh:
-                for handler in self._group.handlers.get(event.type, ()):
-                    handler(event, changes)
+        async with self._store.effects(self.group.name, list(subjects), tokens) as effects:
+            left_out = await self._close(effects, letters, subjects)
+            for subject in effects.held:
+                subjects.pop(subject)
+            fresh = await self._fresh(effects, subjects, events_max)
+            if self.group.needs_orders:
+                await effects.load_orders(subjects)
             if fresh:
                 await effects.set_marks({event.subject: event.sequence for event in fresh})
-            await effects.add_to_summary(changes.days)
+            fresh = [event for event in fresh if event.id not in left_out]
+            await self._handle(fresh, effects)
         for event in fresh:
             # What became of the order is worth a line; what led to it is there for whoever looks closer.
             say = log.info if event.type.startswith("order.") else log.debug
             say(
                 "event_applied",
-                group=self._group.name,
+                group=self.group.name,
                 type=event.type,
                 subject=event.subject,
                 sequence=event.sequence,
                 correlation_id=event.correlationid,
             )
-        applied = Applied(tuple(fresh), changes.orders, as_of)
-        for afterwards in self._group.afterwards:
-            await afterwards(applied)
+        reached = {delivery.subject: delivery.last for delivery in deliveries}
+        for subject, delivery in subjects.items():
+            reached[subject] = min(delivery.last, effects.marks[subject] + events_max)
+        return Applied(tuple(fresh), effects.orders, as_of), reached
 
-    async def _fresh(self, effects: Effects, subjects: Mapping[str, Delivery]) -> list[Envelope]:
+    async def _close(
+        self, effects: Effects, letters: Sequence[DeadLetter], subjects: Mapping[str, Delivery]
+    ) -> set[str]:
+        """Close the letters that nobody else has dealt with; the events (ids) that are to be left out.
+
+        Their subjects are taken up to the last event that there is.
+        """
+        if not letters:
+            return set()
+        states = await dead_letters.still_there(effects.connection, letters)
+        open_ = [letter for letter in letters if letter.id in states]
+        closed = {letter.id: letter.subject for letter in open_}
+        await dead_letters.close(effects.connection, effects.group, closed)
+        effects.held -= frozenset(closed.values())
+        for subject, last in (await effects.last_events(list(closed.values()))).items():
+            subjects[subject].last = last or 0
+        left_out = [letter for letter in open_ if states[letter.id] == DISCARDING]
+        return {f"{letter.subject}:{letter.sequence}" for letter in left_out}
+
+    async def _handle(self, fresh: Sequence[Envelope], effects: Effects) -> None:
+        """Run the handlers, each with its events."""
+        table = self.group.handlers
+        for event in fresh:
+            if event.type not in table:
+                raise UnknownEventError(event.type)
+        for handler in self._handlers:
+            events = [event for event in fresh if handler in table[event.type]]
+            if events:
+                await _within_its_time(handler, events, effects)
+
+    async def _fresh(
+        self, effects: Effects, subjects: Mapping[str, Delivery], events_max: int
+    ) -> list[Envelope]:
         """The events behind the marks, in order, with what was not delivered taken from the log of record."""
+        wanted = {d.subject: list(_behind(effects, d)[:events_max]) for d in subjects.values()}
         gaps = [
-            Gap(delivery.subject, effects.marks[delivery.subject], delivery.last)
+            Gap(delivery.subject, effects.marks[delivery.subject], wanted[delivery.subject][-1])
             for delivery in subjects.values()
-            if any(sequence not in delivery.known for sequence in _behind(effects, delivery))
+            if any(sequence not in delivery.known for sequence in wanted[delivery.subject])
         ]
         stored = (
             {(event.subject, event.sequence): event for event in await effects.events(gaps)} if gaps else {}
         )
         fresh = []
         for delivery in subjects.values():
-            for sequence in _behind(effects, delivery):
+            for sequence in wanted[delivery.subject]:
                 event = delivery.known.get(sequence) or stored.get((delivery.subject, sequence))
                 if event is None:
                     raise MissingEventsError(f"{delivery.subject}:{sequence}")
@@ -102,6 +190,30 @@ class Effect:
         return fresh
 
 
-def _behind(effects: Effects, delivery: Delivery) -> Iterable[int]:
+async def _within_its_time(handler: Handler, events: Sequence[Envelope], effects: Effects) -> None:
+    """Run a handler. Raises HandlerHangsError when it, and not PostgreSQL, took too long."""
+    started = monotonic()
+    deadline = asyncio.timeout(HANDLER_DEADLINE_S)
+    try:
+        async with deadline:
+            await handler(events, effects)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise HandlerHangsError(f"no end after {HANDLER_DEADLINE_S:g} s") from None
+    except Unavailable as error:
+        if monotonic() - started < STANDSTILL_S:
+            raise
+        raise HandlerHangsError(f"it kept a transaction waiting: {error}") from error
+
+
+def _hang_behind(error: BaseException | None) -> HandlerHangsError | None:
+    """The handler that hung, where a lost connection is only what followed from it."""
+    while error is not None and not isinstance(error, HandlerHangsError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _behind(effects: Effects, delivery: Delivery) -> range:
     """The sequences that a delivery asks for and that have had no effect."""
     return range(effects.marks[delivery.subject] + 1, delivery.last + 1)

@@ -1,10 +1,10 @@
 """The handlers of the group `projections`: the daily summary in PostgreSQL, the order documents in Redis.
 
-A handler only notes what is to change; `app.consumer.effect` writes it in the transaction that also moves the
-group's mark. If the process dies here, nothing was written and the events come again.
+One statement adds a whole batch to the summary, in the transaction of the group's marks; documents are
+written after the commit. If the process dies here, nothing was written and the events come again.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -15,7 +15,7 @@ from app.domain import events as e
 from app.domain.errors import Unavailable
 from app.domain.money import Money
 from app.domain.order import Order
-from app.infra.postgres.projections import DayCounts
+from app.infra.postgres.projections import DayCounts, Effects
 from app.infra.redis.documents import Documents
 from app.observability import metrics
 from app.observability.logging import logger
@@ -23,23 +23,10 @@ from app.observability.logging import logger
 DOCUMENTS_DEADLINE_S: Final = 1.0
 
 _ORDER: Final = "order."
+_ACCEPTED: Final = e.TYPES[e.OrderAccepted]
 _CONFIRMED: Final = e.TYPES[e.OrderConfirmed]
 
 log = logger("projections")
-
-
-class Changes:
-    """What some events change: counts to be added, by day (UTC) and currency."""
-
-    def __init__(self, orders: dict[str, Order]) -> None:
-        """`orders` are the subjects of the events, as they are now."""
-        self.orders = orders
-        self.days: dict[tuple[date, str], DayCounts] = {}
-
-    def day_of(self, event: Envelope) -> DayCounts:
-        """The counts of the event's day, in its order's currency."""
-        key = (happened_at(event).date(), self.orders[event.subject].currency)
-        return self.days.setdefault(key, DayCounts())
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -50,7 +37,7 @@ class Applied(msgspec.Struct, frozen=True):
     """
 
     events: tuple[Envelope, ...]
-    orders: dict[str, Order]
+    orders: Mapping[str, Order]
     as_of: float
 
 
@@ -65,28 +52,31 @@ class _Payment(msgspec.Struct):
 _lines: Final = msgspec.json.Decoder(_Lines)
 _payment: Final = msgspec.json.Decoder(_Payment)
 
-
-def count(column: str) -> Callable[[Envelope, Changes], None]:
-    """A handler that counts its events in a column."""
-    return lambda event, changes: _add(changes.day_of(event), column, 1)
-
-
-def sum_amount(column: str) -> Callable[[Envelope, Changes], None]:
-    """A handler that adds up the amounts of its events in a column."""
-
-    def add(event: Envelope, changes: Changes) -> None:
-        _add(changes.day_of(event), column, _payment.decode(event.data).amount.amount)
-
-    return add
+_COLUMNS: Final = {
+    e.TYPES[e.OrderAccepted]: "accepted",
+    e.TYPES[e.OrderConfirmed]: "confirmed",
+    e.TYPES[e.OrderCompleted]: "completed",
+    e.TYPES[e.OrderRejected]: "rejected",
+    e.TYPES[e.OrderCancelled]: "cancelled",
+    e.TYPES[e.PaymentCaptured]: "captured",
+    e.TYPES[e.PaymentRefunded]: "refunded",
+}
+"""Where each event counts: one more, or its amount."""
+_MONEY: Final = ("captured", "refunded")
 
 
-def count_items(event: Envelope, changes: Changes) -> None:
-    """Count the pieces of an accepted order."""
-    _add(changes.day_of(event), "items", sum(line.quantity for line in _lines.decode(event.data).lines))
-
-
-def _add(counts: DayCounts, column: str, number: int) -> None:
-    setattr(counts, column, getattr(counts, column) + number)
+async def add_to_days(events: Sequence[Envelope], effects: Effects) -> None:
+    """Count the events in the rows of their days (UTC) and their orders' currencies."""
+    days: dict[tuple[date, str], DayCounts] = {}
+    for event in events:
+        key = (happened_at(event).date(), effects.orders[event.subject].currency)
+        counts = days.setdefault(key, DayCounts())
+        column = _COLUMNS[event.type]
+        amount = _payment.decode(event.data).amount.amount if column in _MONEY else 1
+        setattr(counts, column, getattr(counts, column) + amount)
+        if event.type == _ACCEPTED:
+            counts.items += sum(line.quantity for line in _lines.decode(event.data).lines)
+    await effects.add_to_summary(days)
 
 
 def happened_at(event: Envelope) -> datetime:

@@ -1,10 +1,10 @@
-"""The reader: takes entries from all shards as one consumer of a group, and acknowledges after the effect.
+"""The reader: takes entries from the shards it owns for a group; acknowledges after the effect.
 
-What it reads is pending until then; what another consumer left pending is claimed after ten seconds, so two
-may come to hold the same entry, which the effect does not mind. A group that is gone (Redis was emptied, or
-holds something else under a stream's name) is made again from the beginning, and the store is compared with
-the marks. On SIGTERM it finishes what it holds
-and hands the rest back by leaving it pending. If the process dies anywhere in here, others claim it.
+What it reads is pending until then. Whoever takes a shard over first claims everything that is pending there,
+whoever was given it; from time to time the owner looks again, for what a former owner was given while it was
+already dead. A group that is gone (Redis was emptied, or holds something else under a stream's name) is made
+again from the beginning, and the store is compared with the marks. On SIGTERM it finishes what it is at; the
+rest is pending. If the process dies anywhere in here, the next owner claims it.
 """
 
 import asyncio
@@ -14,18 +14,19 @@ from typing import Final
 
 import msgspec
 
+from app.consumer.dead_letters import SettingAside
 from app.consumer.effect import Delivery, Effect
-from app.consumer.holds import Holds
+from app.consumer.leases import Holding
 from app.consumer.patience import Patience
-from app.contracts.streams import Envelope
+from app.contracts.streams import Envelope, shard_of
 from app.domain.errors import Unavailable
-from app.infra.redis.streams import ConsumerGroup, Entry, GroupGoneError
+from app.infra.postgres.leases import LeaseLostError
+from app.infra.redis.streams import BEGINNING, ConsumerGroup, Entry, GroupGoneError
 from app.observability.logging import logger
 
 ENTRIES_MAX: Final = 200
 """Entries taken from a shard at once."""
 BLOCK_S: Final = 2.0
-CLAIM_IDLE_S: Final = 10.0
 CLAIM_INTERVAL_S: Final = 5.0
 GATHER_S: Final = 0.1
 """The pause after a small batch, in which the next one gathers: every batch costs a commit."""
@@ -42,82 +43,114 @@ class Reader:
         self,
         group: ConsumerGroup,
         effect: Effect,
+        aside: SettingAside,
+        holding: Holding,
         inbox: asyncio.Queue[Delivery],
         on_loss: Callable[[], None],
+        *,
+        shards: int,
     ) -> None:
         """Apply what `group` delivers, and what no stream tells of and is put into `inbox`, by `effect`.
 
-        `on_loss` is called when Redis has lost its streams.
+        Of `shards` shards, read those in `holding`. What fails goes to `aside`. `on_loss` is called when
+        Redis has lost its streams.
         """
         self._group = group
         self._effect = effect
+        self._aside = aside
+        self._holding = holding
         self._inbox = inbox
         self._on_loss = on_loss
-        self._holds = Holds()
+        self._shards = shards
         self._store = Patience("applying")
+        self._tokens: dict[int, int] = {}
+        self._to_claim: dict[int, bytes] = {}
         self._claim_at = 0.0
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Finish what is held and return from `run`."""
         self._stopping.set()
+        self._holding.changed.set()
 
     async def run(self) -> None:
         """Read and apply until `stop`."""
         redis = Patience("reading")
-        stopped = asyncio.create_task(self._stopping.wait())
-        try:
-            while not self._stopping.is_set():
-                await self._work(self._waiting())
-                try:
-                    entries = await self._next(stopped)
-                    redis.well()
-                except GroupGoneError:
-                    await self._create(redis)
-                    continue
-                except Unavailable as error:
-                    await self._pause(redis.delay_s(error))
-                    continue
+        while not self._stopping.is_set():
+            self._look_at_shards()
+            try:
+                await self._work(self._from_inbox())
+                entries = await self._next()
+                redis.well()
+                self._look_at_shards()
                 await self._work(self._deliveries(entries))
-                if 0 < len(entries) < ENTRIES_MAX:
-                    await self._pause(GATHER_S)
-            await self._hand_back()
-        finally:
-            stopped.cancel()
+            except GroupGoneError:
+                await self._create(redis)
+                continue
+            except Unavailable as error:
+                await self._pause(redis.delay_s(error))
+                continue
+            finally:
+                self._holding.is_busy = False
+                self._holding.batches += 1
+            if 0 < len(entries) < ENTRIES_MAX:
+                await self._pause(GATHER_S)
 
-    async def _next(self, stopped: asyncio.Task[bool]) -> list[Entry]:
-        """New entries, or claimed ones when it is time; none when told to stop."""
-        if self._claim_at <= time.monotonic():
-            self._claim_at = time.monotonic() + CLAIM_INTERVAL_S
-            claimed = await self._group.claim(idle_s=CLAIM_IDLE_S, count=ENTRIES_MAX)
-            if claimed:
-                return claimed
-        if self._holds.is_full:
-            await self._pause(BLOCK_S)
-            return []
-        reading = asyncio.create_task(self._group.read(count=ENTRIES_MAX, block_s=BLOCK_S))
+    def _look_at_shards(self) -> None:
+        """See which shards are owned now; those that are new, or were not looked at for long, are claimed."""
+        self._holding.changed.clear()
+        held = self._holding.tokens
+        new = {shard for shard, token in held.items() if self._tokens.get(shard) != token}
+        self._tokens = held
+        self._to_claim = {shard: at for shard, at in self._to_claim.items() if shard in held}
+        now = time.monotonic()
+        if new:  # the last owner may be given something until what it asked for last is over
+            self._claim_at = min(self._claim_at, now + BLOCK_S + GATHER_S)
+        elif self._claim_at <= now:
+            self._claim_at = now + CLAIM_INTERVAL_S
+            new = set(held)
+        self._to_claim |= dict.fromkeys(new, BEGINNING)
+
+    async def _next(self) -> list[Entry]:
+        """What is pending in shards that are looked at, else new entries; none when shards changed."""
+        if self._to_claim:
+            entries, self._to_claim = await self._group.claim(self._to_claim, idle_s=0, count=ENTRIES_MAX)
+            if entries:
+                return entries
+        waiting = asyncio.create_task(self._holding.changed.wait())
+        reading = asyncio.create_task(self._read())
         try:
-            await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            # What was read in the very moment of cancelling is pending, and handed back or claimed.
-            return reading.result() if reading.done() else []
+            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            # What is read in the very moment of cancelling is pending, and claimed later.
+            self._claim_at = 0.0
+            return []
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in (reading, waiting):
+                task.cancel()
+            await asyncio.gather(reading, waiting, return_exceptions=True)
 
-    def _waiting(self) -> list[Delivery]:
-        """What does not come from the streams: held subjects that are due, and the inbox."""
-        waiting = self._holds.due()
+    async def _read(self) -> list[Entry]:
+        if self._tokens:
+            return await self._group.read(self._tokens, count=ENTRIES_MAX, block_s=BLOCK_S)
+        await asyncio.sleep(BLOCK_S)
+        return []
+
+    def _from_inbox(self) -> list[Delivery]:
+        """What does not come from the streams."""
+        waiting = []
         while not self._inbox.empty():
-            delivery = self._inbox.get_nowait()
-            if not self._holds.takes(delivery):
-                waiting.append(delivery)
+            waiting.append(self._inbox.get_nowait())
         return waiting
 
     def _deliveries(self, entries: Iterable[Entry]) -> list[Delivery]:
-        """Entries by subject, without those of subjects that are held back."""
+        """Entries by subject; of shards that were lost meanwhile none."""
         deliveries: dict[str, Delivery] = {}
         nonsense = Delivery("")
         for entry in entries:
+            if entry.shard not in self._tokens:
+                continue
             try:
                 event = _envelopes.decode(entry.body)
             except msgspec.DecodeError as error:
@@ -127,58 +160,62 @@ class Reader:
                 nonsense.entries.append(entry)
                 continue
             deliveries.setdefault(event.subject, Delivery(event.subject)).add(event, entry)
-        found = [delivery for delivery in deliveries.values() if not self._holds.takes(delivery)]
+        found = list(deliveries.values())
         return [*found, nonsense] if nonsense.entries else found
 
     async def _work(self, deliveries: list[Delivery]) -> None:
         """Apply and acknowledge, waiting for PostgreSQL as long as it takes, but not when told to stop."""
-        while deliveries:
+        if not deliveries:
+            return
+        self._holding.is_busy = True
+        while True:
             try:
                 await self._apply(deliveries)
-                self._store.well()
-                return
             except Unavailable as error:
                 if self._stopping.is_set():
                     return
                 await self._pause(self._store.delay_s(error))
+            except LeaseLostError as error:
+                log.info("fenced_off", group=self._holding.group, error=str(error))
+                self._holding.doubt()
+                return
+            else:
+                self._store.well()
+                return
 
     async def _apply(self, deliveries: list[Delivery]) -> None:
-        """Apply all in one transaction; if that fails for good, one by one, to hold back only what fails."""
+        """Apply all in one transaction; if that fails for good, in halves, to set aside only what fails."""
+        real = [delivery for delivery in deliveries if delivery.subject]
+        tokens = self._leases_of(real)
         try:
-            real = [delivery for delivery in deliveries if delivery.subject]
             if real:
-                await self._effect.apply(real)
-        except Unavailable:
+                await self._effect.apply(real, tokens)
+        except (Unavailable, LeaseLostError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises; it is said by the hold
-            if len(deliveries) == 1:
-                self._holds.hold(deliveries[0], error)
+        except Exception:  # noqa: BLE001 - whatever a handler raises; it is said when it is set aside
+            if len(deliveries) > 1:
+                middle = len(deliveries) // 2
+                await self._apply(deliveries[:middle])
+                await self._apply(deliveries[middle:])
                 return
-            for delivery in deliveries:
-                await self._apply([delivery])
-            return
-        for delivery in deliveries:
-            self._holds.release(delivery)
+            await self._aside.apply(real[0], tokens)
         try:
             await self._group.acknowledge(entry for delivery in deliveries for entry in delivery.entries)
         except (Unavailable, GroupGoneError) as error:
             log.debug("not_acknowledged", error=str(error))  # claimed again later, and skipped
 
+    def _leases_of(self, deliveries: Iterable[Delivery]) -> dict[int, int]:
+        """The leases that a batch rests on: the shards that its entries came from."""
+        shards = {shard_of(d.subject, self._shards) for d in deliveries if d.entries}
+        return {shard: self._tokens[shard] for shard in sorted(shards & self._tokens.keys())}
+
     async def _create(self, redis: Patience) -> None:
         try:
             if await self._group.create():
-                log.info("streams_created")
+                log.info("streams_created", group=self._holding.group)
                 self._on_loss()
         except Unavailable as error:
             await self._pause(redis.delay_s(error))
-
-    async def _hand_back(self) -> None:
-        """Finish what was read but not applied, and have this consumer forgotten if it holds nothing."""
-        try:
-            await self._work(self._deliveries(await self._group.pending(count=ENTRIES_MAX)))
-            await self._group.leave()
-        except (Unavailable, GroupGoneError) as error:
-            log.debug("not_handed_back", error=str(error))  # others claim it
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not when told to stop."""

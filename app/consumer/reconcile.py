@@ -1,4 +1,4 @@
-"""The reconciler: compares the orders with the group's marks, and has applied what no stream told of.
+"""The reconciler: compares orders and products with a group's marks, and has applied what no stream told of.
 
 That is what a flushed Redis lost after the relay had published it. It goes through the orders by their last
 change, from the beginning when the process starts or Redis was emptied, then only through those that changed
@@ -24,7 +24,7 @@ OVERLAP: Final = timedelta(minutes=2)
 PAGE_SIZE_MAX: Final = 1000
 PAGE_PAUSE_S: Final = 0.05
 INBOX_MAX: Final = 1000
-"""How many orders may wait for the reader."""
+"""How many subjects may wait for the reader."""
 
 _BEGINNING: Final = (datetime(1970, 1, 1, tzinfo=UTC), "")
 
@@ -54,10 +54,11 @@ class Reconciler:
                 self._after = _BEGINNING
                 await asyncio.sleep(QUIET_S + SETTLE_S)
             started = datetime.now(UTC)
-            found = await self._look()
+            orders, products = await self._look(), await self._look_at_products()
             patience.well()
-            if found:
-                log.info("applying_what_no_stream_told", orders=found)
+            if orders or products:
+                found = {"orders": orders, "products": products}
+                log.info("applying_what_no_stream_told", group=self._group, **found)
             self._after = (started - OVERLAP, "")
             await self._pause(INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
@@ -68,12 +69,28 @@ class Reconciler:
         while True:
             page = await self._store.behind(self._group, after, quiet_s=QUIET_S, page_size_max=PAGE_SIZE_MAX)
             for order in page.behind:
-                await self._inbox.put(Delivery(order.order_id, order.version))
+                await self._inbox.put(Delivery(order.subject, order.version))
             found += len(page.behind)
             if page.is_last:
                 return found
             after = page.next
             self._after = min(after, (datetime.now(UTC) - OVERLAP, ""))
+            await asyncio.sleep(PAGE_PAUSE_S)
+
+    async def _look_at_products(self) -> int:
+        """One way through the SKUs, with their prices and adjustments; how many were behind."""
+        found = 0
+        after = ""
+        while True:
+            behind = await self._store.products_behind(
+                self._group, after, quiet_s=QUIET_S, page_size_max=PAGE_SIZE_MAX
+            )
+            for product in behind:
+                await self._inbox.put(Delivery(product.subject, product.version))
+            found += len(behind)
+            if len(behind) < PAGE_SIZE_MAX:
+                return found
+            after = behind[-1].subject
             await asyncio.sleep(PAGE_PAUSE_S)
 
     async def _pause(self, seconds: float) -> None:

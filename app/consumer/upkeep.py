@@ -4,9 +4,11 @@ If the process dies here, the next round of any process does the same.
 """
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from app.consumer.patience import Patience
+from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.redis.stream_upkeep import StreamUpkeep
@@ -22,12 +24,29 @@ FORGET_BATCH_MAX: Final = 1000
 FORGET_PAUSE_S: Final = 0.1
 
 
-async def keep_streams(streams: StreamUpkeep, group: ConsumerGroup, name: str, patience: Patience) -> None:
-    """Measure the lag of the group `name`, cut the streams short, forget consumers that are gone."""
+async def keep_streams(
+    streams: StreamUpkeep, groups: Mapping[str, ConsumerGroup], patience: Patience
+) -> None:
+    """Measure how far each group is behind, cut the streams short, forget consumers that are gone."""
     while True:
-        metrics.STREAM_LAG.labels(name).set((await streams.lag(name)).unread)
+        for name, group in groups.items():
+            lag = await streams.lag(name)
+            metrics.STREAM_LAG.labels(name).set(lag.unread)
+            metrics.STREAM_OLDEST.labels(name).set(lag.oldest_s)
+            await streams.forget_consumers(group, name, idle_s=CONSUMER_IDLE_S)
         await streams.trim(keep_s=WINDOW_S)
-        await streams.forget_consumers(group, name, idle_s=CONSUMER_IDLE_S)
+        patience.well()
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def count_dead_letters(letters: DeadLetters, groups: Iterable[str], patience: Patience) -> None:
+    """Measure how many dead letters of each group wait for somebody; delete what was dealt with long ago."""
+    names = tuple(groups)
+    while True:
+        counts = await letters.counts()
+        for name in names:
+            metrics.DLQ_EVENTS.labels(name).set(counts.get(name, 0))
+        await letters.forget()
         patience.well()
         await asyncio.sleep(INTERVAL_S)
 

@@ -10,6 +10,9 @@ from typing import Final
 import msgspec
 
 GROUP_PROJECTIONS: Final = "projections"
+GROUP_ANALYTICS: Final = "analytics"
+CONSUMER: Final = b"owner"
+"""The one name under which whoever owns a shard reads it: the next owner finds what the last left pending."""
 FIELD: Final = b"e"
 """The one field of a stream entry: the envelope as JSON."""
 

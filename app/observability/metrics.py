@@ -35,18 +35,43 @@ OUTBOX_AGE: Final = Gauge(
     "holdfast_outbox_age_seconds", "Age of the oldest event that is not published", registry=None
 )
 STREAM_LAG: Final = Gauge("holdfast_stream_lag", "Events a group has not read", ("group",), registry=None)
+STREAM_OLDEST: Final = Gauge(
+    "holdfast_stream_oldest_pending_seconds",
+    "Age of the oldest event a group has not acknowledged",
+    ("group",),
+    registry=None,
+)
+DLQ_EVENTS: Final = Gauge(
+    "holdfast_dlq_events", "Dead letters of a group that wait for somebody", ("group",), registry=None
+)
 REDIS_UP: Final = Gauge("holdfast_redis_up", "Whether Redis answered last", registry=None)
 POOL_WAIT: Final = Histogram(
     "holdfast_pool_wait_seconds", "Wait for a database connection", buckets=_FAST, registry=None
+)
+LIVE_LISTENERS: Final = Gauge(
+    "holdfast_live_listeners", "Open streams of events, of one order or of all", ("of",), registry=None
+)
+LIVE_EVENTS: Final = Counter(
+    "holdfast_live_events_total", "Events sent to whoever follows them live", registry=None
 )
 OPERATOR_ALERTS: Final = Counter(
     "holdfast_operator_alerts_total", "Steps that failed for good", ("step",), registry=None
 )
 
 _SERVED: Final = {
-    "gateway": (HTTP, REDIS_UP, POOL_WAIT),
+    "gateway": (HTTP, LIVE_LISTENERS, LIVE_EVENTS, REDIS_UP, POOL_WAIT),
     "worker": (OPERATOR_ALERTS, REDIS_UP, POOL_WAIT),
-    "consumer": (ORDERS, ORDER_CONFIRM, OPEN_ORDERS, OUTBOX_AGE, STREAM_LAG, REDIS_UP, POOL_WAIT),
+    "consumer": (
+        ORDERS,
+        ORDER_CONFIRM,
+        OPEN_ORDERS,
+        OUTBOX_AGE,
+        STREAM_LAG,
+        STREAM_OLDEST,
+        DLQ_EVENTS,
+        REDIS_UP,
+        POOL_WAIT,
+    ),
 }
 """Mode → the metrics it knows. Nobody serves a zero that only means "not my business"."""
 

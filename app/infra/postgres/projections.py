@@ -1,11 +1,11 @@
-"""What a consumer group writes: its marks, and the daily summary, in one transaction.
+"""What a consumer group writes: its marks, and its handlers' tables, in one transaction.
 
 A mark says how far the group has come with a subject. It is locked before anything is decided and written
 with the effect, so an event that is delivered twice, late, or by two processes at once has its effect once.
 If the process dies here, neither the effect nor the mark is there, and the event is delivered again.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Final
@@ -15,11 +15,14 @@ import msgspec
 from app.contracts.streams import Envelope
 from app.domain.order import Order
 from app.infra.postgres.event_outbox import envelope
+from app.infra.postgres.leases import guard
 from app.infra.postgres.order_rows import order_from
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.statements import statements
 
 SQL: Final = statements("projections")
+
+_ORDER_PREFIX: Final = "ord_"
 
 
 class DayCounts(msgspec.Struct):
@@ -44,9 +47,9 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Behind(msgspec.Struct, frozen=True):
-    """An order whose events a group has not all seen."""
+    """A subject whose events a group has not all seen: `version` is the sequence of its last."""
 
-    order_id: str
+    subject: str
     version: int
 
 
@@ -67,35 +70,47 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Effects:
-    """One transaction of a group."""
+    """One transaction of a group. Handlers write by `connection`, and it is committed with the marks.
 
-    def __init__(self, connection: Connection, group: str, marks: Mapping[str, int], source: str) -> None:
-        """Hold the subjects in `marks` locked, each at the sequence that the group has come to."""
-        self._connection = connection
-        self._group = group
-        self._source = source
+    `marks` are the locked subjects with how far the group has come with each; those in `held` wait behind a
+    dead letter. `orders` are the orders among them as they are now, in groups that ask for them.
+    """
+
+    def __init__(self, connection: Connection, group: str, source: str, marks: Mapping[str, int]) -> None:
+        """Be the transaction on `connection`, in which `marks` are locked."""
+        self.connection = connection
+        self.group = group
         self.marks = marks
+        self.held: frozenset[str] = frozenset()
+        self.orders: Mapping[str, Order] = {}
+        self._source = source
 
     async def events(self, gaps: Sequence[Gap]) -> list[Envelope]:
         """The events of some subjects from the log of record, in order."""
         columns = zip(*((gap.subject, gap.behind, gap.last) for gap in gaps), strict=True)
-        rows = await self._connection.fetch(SQL["events_between"], *columns)
+        rows = await self.connection.fetch(SQL["events_between"], *columns)
         return [envelope(row, self._source) for row in rows]
 
-    async def orders(self, ids: Sequence[str]) -> dict[str, Order]:
-        """Some orders by id."""
-        rows = await self._connection.fetch(SQL["orders"], ids)
-        return {row["id"]: order_from(row) for row in rows}
+    async def last_events(self, subjects: Sequence[str]) -> dict[str, int]:
+        """The last sequence of each of some subjects in the log of record."""
+        rows = await self.connection.fetch(SQL["last_events"], subjects)
+        return {row["subject"]: row["sequence"] for row in rows}
+
+    async def load_orders(self, subjects: Iterable[str]) -> None:
+        """Have `orders` hold those of the subjects that are orders."""
+        ids = [subject for subject in subjects if subject.startswith(_ORDER_PREFIX)]
+        rows = await self.connection.fetch(SQL["orders"], ids) if ids else ()
+        self.orders = {row["id"]: order_from(row) for row in rows}
 
     async def set_marks(self, marks: Mapping[str, int]) -> None:
         """The group has come this far with these subjects."""
-        await self._connection.execute(SQL["set_marks"], self._group, list(marks), list(marks.values()))
+        await self.connection.execute(SQL["set_marks"], self.group, list(marks), list(marks.values()))
 
     async def add_to_summary(self, days: Mapping[tuple[date, str], DayCounts]) -> None:
         """Add to the rows of some days and currencies. Locks them: do it last."""
         if days:
             rows = [(*key, *msgspec.structs.astuple(counts)) for key, counts in days.items()]
-            await self._connection.execute(SQL["add_to_summary"], *zip(*rows, strict=True))
+            await self.connection.execute(SQL["add_to_summary"], *zip(*rows, strict=True))
 
 
 class PostgresProjections:
@@ -107,14 +122,23 @@ class PostgresProjections:
         self._source = source
 
     @asynccontextmanager
-    async def effects(self, group: str, subjects: Sequence[str]) -> AsyncIterator[Effects]:
-        """One transaction with the marks of `subjects` locked; committed at the end."""
+    async def effects(
+        self, group: str, subjects: Sequence[str], tokens: Mapping[int, int]
+    ) -> AsyncIterator[Effects]:
+        """One transaction with the marks of `subjects` locked; committed at the end.
+
+        `tokens` (shard → token) are the leases that it rests on. Raises LeaseLostError.
+        """
         names = sorted(subjects)
         async with self._database.transaction() as connection:
+            if tokens:
+                await guard(connection, group, tokens)
             await connection.execute(SQL["make_marks"], group, names)
             rows = await connection.fetch(SQL["lock_marks"], group, names)
             marks = {row["subject"]: row["sequence"] for row in rows}
-            yield Effects(connection, group, marks, self._source)
+            effects = Effects(connection, group, self._source, marks)
+            effects.held = frozenset(row["subject"] for row in rows if row["is_held"])
+            yield effects
 
     async def orders(self, ids: Sequence[str]) -> list[Order]:
         """Some orders as they are now."""
@@ -130,6 +154,13 @@ class PostgresProjections:
             if after[0] == _BEGINNING:
                 return await _behind_by_id(connection, group, after[1], quiet_s, page_size_max)
             return await _behind_by_time(connection, group, after, quiet_s, page_size_max)
+
+    async def products_behind(
+        self, group: str, after: str, *, quiet_s: float, page_size_max: int
+    ) -> list[Behind]:
+        """The next SKUs, by SKU, whose prices and adjustments the group has not all seen."""
+        rows = await self._database.fetch(SQL["products_behind"], group, after, quiet_s, page_size_max)
+        return [Behind(row["sku"], row["version"]) for row in rows]
 
     async def open_orders(self) -> int:
         """How many orders are not final."""

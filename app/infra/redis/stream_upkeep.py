@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import ResponseError
 
-from app.contracts.streams import stream
+from app.contracts.streams import CONSUMER, stream
 from app.domain.errors import Unavailable
 from app.infra.redis.clients import RedisClients, command
 from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup, is_no_stream
@@ -29,10 +29,14 @@ class _Group(msgspec.Struct, frozen=True):
 
 
 class Lag(msgspec.Struct, frozen=True):
-    """How many entries a group has not been given, and how many it has not acknowledged, over all shards."""
+    """How many entries a group has not been given, and how many it has not acknowledged, over all shards.
+
+    `oldest_s` is the age of the oldest of both, in seconds by the server's clock; 0 when there is none.
+    """
 
     unread: int
     pending: int
+    oldest_s: float
 
 
 class StreamUpkeep:
@@ -66,17 +70,28 @@ class StreamUpkeep:
     async def lag(self, group: str) -> Lag:
         """How far a group is behind."""
         unread = pending = 0
+        oldest_s = 0.0
         for name in self._streams:
             one = next((one for one in await self._groups(name) if one.name == group), None)
             unread += await self._ask("XLEN", name) if one is None else one.lag
             pending += 0 if one is None else one.pending
-        return Lag(unread, pending)
+            first = None if one is None else one.oldest_pending
+            if first is None and (one is None or one.lag):
+                after = "-" if one is None else "({}-{}".format(*one.last_delivered)
+                found = await self._ask("XRANGE", name, after, "+", "COUNT", "1")
+                first = _parsed(found[0][0]) if found else None
+            if first is not None:
+                seconds, _ = await self._ask("TIME")
+                oldest_s = max(oldest_s, int(seconds) - first[0] / 1000)
+        return Lag(unread, pending, oldest_s)
 
     async def forget_consumers(self, group: ConsumerGroup, name: str, *, idle_s: float) -> None:
-        """Forget consumers of the group `name` that hold nothing and were idle for so long."""
+        """Forget consumers of earlier releases, each under its own name, that hold nothing and were idle."""
         gone = set()
         for one in self._streams:
             for consumer in await self._info("CONSUMERS", one, name):
+                if consumer["name"] == CONSUMER:
+                    continue
                 if consumer["idle"] >= idle_s * 1000 and not consumer["pending"]:
                     gone.add(consumer["name"])
         for consumer_name in gone:

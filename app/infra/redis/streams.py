@@ -1,19 +1,19 @@
-"""The event streams: appending to them, and reading them as one consumer of a group.
+"""The event streams: appending to them, and reading those of a group's shards that one owns.
 
-An entry that was read stays pending until it is acknowledged; what a dead consumer leaves pending is claimed
-by the living. Streams and groups that are gone are made again from the beginning; a key of ours that holds
-something else than a stream is deleted first. Redis is never the truth
-here: whoever reads compares with PostgreSQL, so what is lost, doubled or late in a stream changes nothing.
+An entry that was read stays pending until it is acknowledged; what a dead owner leaves pending is claimed by
+the next. Streams and groups that are gone are made again from the beginning; a key of ours that holds
+something else than a stream is deleted first. Redis is never the truth here: whoever reads compares with
+PostgreSQL, so what is lost, doubled or late in a stream changes nothing.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
 from redis.exceptions import ResponseError
 
-from app.contracts.streams import FIELD, Envelope, live, shard_of, stream
+from app.contracts.streams import CONSUMER, FIELD, Envelope, live, shard_of, stream
 from app.domain.errors import Unavailable
 from app.infra.redis.clients import AWAY, NOT_NOW, RedisClients, command
 from app.infra.redis.scripts import source
@@ -25,6 +25,8 @@ COMMAND_DEADLINE_S: Final = 2.0
 _REMOVE_CONSUMER: Final = source("remove_consumer")
 _DELETE_UNLESS_STREAM: Final = source("delete_unless_stream")
 _NO_STREAM: Final = "WRONGTYPE"
+BEGINNING: Final = b"0-0"
+"""Where claiming starts, and what the server answers when it has seen everything."""
 _GONE: Final = ("NOGROUP", "UNBLOCKED", _NO_STREAM)
 _encoder: Final = msgspec.json.Encoder()
 
@@ -81,13 +83,12 @@ class EventStreams:
 
 
 class ConsumerGroup:
-    """All shards, read as one consumer of one group."""
+    """All shards of one group. Whoever owns a shard reads it under the one name that all owners share."""
 
-    def __init__(self, clients: RedisClients, shards: int, group: str, consumer: str) -> None:
-        """Read as `consumer`, a name that no other process has."""
+    def __init__(self, clients: RedisClients, shards: int, group: str) -> None:
+        """Read as `group`."""
         self._clients = clients
         self._group = group
-        self._consumer = consumer
         self._streams = [stream(clients.environment, shard) for shard in range(shards)]
         self._shard = {name.encode(): shard for shard, name in enumerate(self._streams)}
 
@@ -111,22 +112,14 @@ class ConsumerGroup:
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
-    async def read(self, *, count: int, block_s: float) -> list[Entry]:
+    async def read(self, shards: Iterable[int], *, count: int, block_s: float) -> list[Entry]:
         """New entries, at most `count` a shard; waits for the first at most `block_s` (BLOCK_MAX_S)."""
-        options = ("COUNT", count, "BLOCK", max(1, int(block_s * 1000)))
+        names = [self._streams[shard] for shard in shards]
+        reader = ("XREADGROUP", "GROUP", self._group, CONSUMER, "COUNT", count)
+        where: list[str | bytes] = ["STREAMS", *names, *([b">"] * len(names))]
         async with self._patiently():
-            return self._entries(await self._read(options, b">"))
-
-    async def pending(self, *, count: int) -> list[Entry]:
-        """Entries that this consumer read and has not acknowledged, at most `count` a shard."""
-        async with self._patiently():
-            return self._entries(await self._read(("COUNT", count), b"0"))
-
-    async def _read(self, options: tuple[str | int, ...], since: bytes) -> Any:  # noqa: ANN401
-        since_each = [since] * len(self._streams)
-        where: list[str | bytes] = ["STREAMS", *self._streams, *since_each]
-        reader = ("XREADGROUP", "GROUP", self._group, self._consumer)
-        return await command(self._clients.blocking, *reader, *options, *where)
+            block_ms = max(1, int(block_s * 1000))
+            return self._entries(await command(self._clients.blocking, *reader, "BLOCK", block_ms, *where))
 
     def _entries(self, reply: Any) -> list[Entry]:  # noqa: ANN401
         return [
@@ -135,24 +128,25 @@ class ConsumerGroup:
             for entry_id, fields in entries
         ]
 
-    async def claim(self, *, idle_s: float, count: int) -> list[Entry]:
-        """Take over entries that nobody has acknowledged for `idle_s`, at most `count` a shard."""
+    async def claim(
+        self, starts: Mapping[int, bytes], *, idle_s: float, count: int
+    ) -> tuple[list[Entry], dict[int, bytes]]:
+        """Entries that anybody of the group was given `idle_s` ago and has not acknowledged, oldest first.
+
+        From `starts` (shard → id) on, about `count` a shard; with them, the starts of what is left to claim.
+        """
         claimed: list[Entry] = []
+        rest: dict[int, bytes] = {}
         async with self._clients.bounded(COMMAND_DEADLINE_S), _gone_is_told():
-            for shard, name in enumerate(self._streams):
-                reply = await command(
-                    self._clients.writes,
-                    "XAUTOCLAIM",
-                    name,
-                    self._group,
-                    self._consumer,
-                    int(idle_s * 1000),
-                    "0",
-                    "COUNT",
-                    count,
-                )
+            for shard, start in starts.items():
+                where = (self._streams[shard], self._group, CONSUMER)
+                idle_ms = int(idle_s * 1000)
+                claiming = ("XAUTOCLAIM", *where, idle_ms, start, "COUNT", count)
+                reply = await command(self._clients.writes, *claiming)
                 claimed += (Entry(shard, entry_id, _body(fields)) for entry_id, fields in reply[1])
-        return claimed
+                if reply[0] != BEGINNING:
+                    rest[shard] = reply[0]
+        return claimed, rest
 
     async def acknowledge(self, entries: Iterable[Entry]) -> None:
         """These have had their effect."""
@@ -166,10 +160,6 @@ class ConsumerGroup:
             for shard, those in ids.items():
                 pipeline.execute_command("XACK", self._streams[shard], self._group, *those)
             await pipeline.execute()
-
-    async def leave(self) -> None:
-        """Have this consumer forgotten where it holds nothing; elsewhere the others claim what it holds."""
-        await self.remove(self._consumer, idle_s=0)
 
     async def remove(self, consumer: str | bytes, *, idle_s: float) -> None:
         """Have a consumer forgotten wherever it holds nothing and was idle for so long."""

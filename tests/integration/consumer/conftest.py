@@ -1,11 +1,10 @@
 """A database with orders in it, Redis clients, and the parts of a consumer one by one."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 
-from app.consumer.dispatch import Group, projections
+from app.consumer.dispatch import Group, groups
 from app.consumer.effect import Effect
 from app.consumer.projections import write_documents
 from app.infra.postgres.pool import Database
@@ -48,9 +47,9 @@ def streams(clients: RedisClients) -> EventStreams:
 
 
 @pytest.fixture
-def consumer(clients: RedisClients):
-    """A maker of consumers by name, all in the group `projections`."""
-    return partial(ConsumerGroup, clients, SHARDS, "projections")
+def consumer(clients: RedisClients) -> ConsumerGroup:
+    """The streams, as the group `projections` reads them."""
+    return ConsumerGroup(clients, SHARDS, "projections")
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def store(database: Database) -> PostgresProjections:
 @pytest.fixture
 def group(clients: RedisClients) -> Group:
     """The group `projections` as it is shipped."""
-    return projections(write_documents(Documents(clients, "test")))
+    return groups(write_documents(Documents(clients, "test")))[0]
 
 
 @pytest.fixture

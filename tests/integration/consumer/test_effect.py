@@ -6,9 +6,11 @@ import random
 import msgspec
 import pytest
 
+from app.consumer.dispatch import ANALYTICS, PROJECTIONS
 from app.consumer.effect import Delivery, Effect, MissingEventsError
 from app.contracts.documents import encode_order
 from app.contracts.streams import Envelope
+from app.domain.events import TYPES
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.redis.documents import Documents
 from app.infra.redis.streams import Entry
@@ -66,7 +68,7 @@ async def test_two_processes_with_the_same_events_apply_them_once(orders, effect
 async def test_a_failing_batch_has_no_effect_at_all(orders, group, store, database_url):
     """Mark and effect are one transaction."""
 
-    def fails(event, changes):
+    async def fails(events, effects):
         raise RuntimeError("no")
 
     broken = msgspec.structs.replace(group, handlers={**group.handlers, "order.completed.v1": (fails,)})
@@ -99,9 +101,7 @@ async def test_the_document_of_every_order_is_written(orders, effect, clients, d
     assert await documents.get(order.id) == encode_order(order)
 
 
-async def test_every_kind_of_event_is_in_the_table():
+@pytest.mark.parametrize("table", [PROJECTIONS, ANALYTICS])
+async def test_every_kind_of_event_is_in_the_table(table):
     """A new event is entered in every table, if only to say that nothing follows from it."""
-    from app.consumer.dispatch import PROJECTIONS
-    from app.domain.events import TYPES
-
-    assert set(PROJECTIONS) == set(TYPES)
+    assert set(table) == set(TYPES)

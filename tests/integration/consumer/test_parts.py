@@ -7,12 +7,14 @@ import time
 
 import pytest
 
-from app.consumer.effect import Delivery
+from app.consumer.group_parts import GroupParts
+from app.consumer.leases import Holding
 from app.consumer.parts import Parts
 from app.consumer.patience import for_ever
-from app.consumer.reader import Reader
 from app.consumer.run import _until_stopped
 from app.infra import tasks
+from app.infra.postgres.dead_letters import DeadLetters
+from tests.integration.consumer.conftest import SHARDS
 
 STUCK = """
 import asyncio
@@ -44,12 +46,13 @@ async def swallows(times: int) -> None:
 
 
 @pytest.fixture
-def reader(consumer, effect):
-    """A reader of the test's streams."""
-    return Reader(consumer("one"), effect, asyncio.Queue[Delivery](), on_loss=lambda: None)
+def readers(group, store, database, clients):
+    """A reader of the test's streams, that owns nothing."""
+    letters = DeadLetters(database)
+    return {"reader": GroupParts(group, Holding("projections"), store, letters, clients, SHARDS).reader}
 
 
-async def test_a_part_that_swallows_a_cancellation_does_not_keep_the_process(reader, monkeypatch):
+async def test_a_part_that_swallows_a_cancellation_does_not_keep_the_process(readers, monkeypatch):
     """It is cancelled again."""
     monkeypatch.setattr(tasks, "AGAIN_S", 0.05)
     parts, stop = Parts(), asyncio.Event()
@@ -57,11 +60,11 @@ async def test_a_part_that_swallows_a_cancellation_does_not_keep_the_process(rea
     await asyncio.sleep(0)
     stop.set()
     async with asyncio.timeout(5):
-        assert await _until_stopped(stop, reader, parts, 5) == 0
+        assert await _until_stopped(stop, readers, parts, 5) == 0
     assert not await parts.runs("relay")
 
 
-async def test_a_part_that_never_ends_is_given_up(reader, monkeypatch):
+async def test_a_part_that_never_ends_is_given_up(readers, monkeypatch):
     """Within the time there is, and the exit code says so."""
     monkeypatch.setattr(tasks, "AGAIN_S", 0.05)
     parts, stop = Parts(), asyncio.Event()
@@ -69,13 +72,13 @@ async def test_a_part_that_never_ends_is_given_up(reader, monkeypatch):
     await asyncio.sleep(0)
     stop.set()
     async with asyncio.timeout(5):
-        assert await _until_stopped(stop, reader, parts, 3) == 1
+        assert await _until_stopped(stop, readers, parts, 3) == 1
     while not task.done():
         task.cancel()
         await asyncio.sleep(0)
 
 
-async def test_a_part_that_ends_by_itself_ends_the_process(reader):
+async def test_a_part_that_ends_by_itself_ends_the_process(readers):
     """A supervisor starts it again."""
 
     async def fails() -> None:
@@ -84,7 +87,7 @@ async def test_a_part_that_ends_by_itself_ends_the_process(reader):
     parts, stop = Parts(), asyncio.Event()
     parts.start("relay", fails())
     async with asyncio.timeout(5):
-        assert await _until_stopped(stop, reader, parts, 3) == 1
+        assert await _until_stopped(stop, readers, parts, 3) == 1
     assert stop.is_set()
 
 

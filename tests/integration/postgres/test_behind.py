@@ -36,7 +36,7 @@ async def found(
     ids: list[str] = []
     for _ in range(1000):
         page = await store.behind("g", after, quiet_s=quiet_s, page_size_max=size)
-        ids += [order.order_id for order in page.behind]
+        ids += [order.subject for order in page.behind]
         assert page.is_last or page.next > after
         if page.is_last:
             return ids

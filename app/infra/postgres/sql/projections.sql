@@ -4,7 +4,7 @@ SELECT $1, s, 0 FROM unnest($2::text[]) AS s ORDER BY s
 ON CONFLICT DO NOTHING;
 
 -- lock_marks: how far the group has come with these subjects, locked in one order by everybody
-SELECT subject, sequence FROM marks
+SELECT subject, sequence, is_held FROM marks
 WHERE consumer_group = $1 AND subject = ANY ($2::text[]) ORDER BY subject FOR NO KEY UPDATE;
 
 -- set_marks: the group has come this far
@@ -17,6 +17,10 @@ SELECT e.subject, e.sequence, e.type, e.time, e.correlation_id, e.traceparent, e
 FROM unnest($1::text[], $2::int[], $3::int[]) AS g (subject, behind, last)
 JOIN events e ON e.subject = g.subject AND e.sequence > g.behind AND e.sequence <= g.last
 ORDER BY e.subject, e.sequence;
+
+-- last_events: how far the log of record goes for some subjects
+SELECT s AS subject, (SELECT max(e.sequence) FROM events e WHERE e.subject = s) AS sequence
+FROM unnest($1::text[]) AS s;
 
 -- orders: some orders as they are now
 SELECT * FROM orders WHERE id = ANY ($1::text[]);
@@ -41,7 +45,8 @@ ON CONFLICT (day, currency) DO UPDATE SET
 -- behind_by_id: the next orders by id, and which of them the group has not come to the end of, of those that have
 -- not changed for some seconds
 SELECT o.id, o.version,
-    o.updated_at < now() - make_interval(secs => $3) AND o.version > coalesce(m.sequence, 0) AS is_behind
+    o.updated_at < now() - make_interval(secs => $3) AND o.version > coalesce(m.sequence, 0)
+        AND m.is_held IS NOT TRUE AS is_behind
 FROM (SELECT id, version, updated_at FROM orders WHERE id > $2 ORDER BY id LIMIT $4) o
 LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = o.id
 ORDER BY o.id;
@@ -54,8 +59,13 @@ FROM (SELECT clock_timestamp() - make_interval(secs => $2) AS quiet) q;
 SELECT o.id, o.version, o.updated_at
 FROM orders o LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = o.id
 WHERE o.updated_at >= $2 AND o.updated_at < $4 AND (o.updated_at, o.id) > ($2, $3)
-    AND o.version > coalesce(m.sequence, 0)
+    AND o.version > coalesce(m.sequence, 0) AND m.is_held IS NOT TRUE
 ORDER BY o.updated_at, o.id LIMIT $5;
+
+-- products_behind: the next SKUs that the group has not come to the end of and that have not changed just now
+SELECT p.sku, p.version FROM products p LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = p.sku
+WHERE p.sku > $2 AND p.version > coalesce(m.sequence, 0) AND m.is_held IS NOT TRUE
+    AND p.updated_at < now() - make_interval(secs => $3) ORDER BY p.sku LIMIT $4;
 
 -- open_orders: how many are not final
 SELECT count(*) FROM orders WHERE status NOT IN ('completed', 'rejected', 'cancelled');

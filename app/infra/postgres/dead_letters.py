@@ -1,0 +1,157 @@
+"""Dead letters: events that a consumer group could not handle, with the error, and what is to become of them.
+
+A letter and the hold on its subject are written in one transaction, and closed in the transaction in which
+its event has its effect after all or is left out: so the events behind it are neither lost nor overtake it.
+People only say what is to happen (`retry`, `discard`); a consumer does it. If the process dies here, a letter
+that it had claimed is claimed again after half a minute.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from app.infra.postgres.pool import Connection, Database
+from app.infra.postgres.statements import statements
+
+SQL: Final = statements("dead_letters")
+
+CLAIM_S: Final = 30.0
+ERROR_CHARACTERS_MAX: Final = 1000
+STACK_CHARACTERS_MAX: Final = 16_000
+
+FAILED: Final = "failed"
+UNKNOWN: Final = "unknown"
+RETRYING: Final = "retrying"
+OPEN: Final = "open"
+DISCARDING: Final = "discarding"
+WAITING: Final = (RETRYING, OPEN, DISCARDING)
+"""The states in which a letter holds its subject."""
+STATES: Final = (*WAITING, "handled", "discarded")
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """One event that one group could not handle. `kind` is failed or unknown (a type nobody here knows)."""
+
+    id: int
+    consumer_group: str
+    subject: str
+    sequence: int
+    type: str
+    kind: str
+    state: str
+    error: str
+    stack: str
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why an event was not handled, as it is kept; `again_in_s` is None when it is not tried by itself."""
+
+    kind: str
+    error: str
+    stack: str
+    again_in_s: float | None
+
+    @property
+    def state(self) -> str:
+        """The state of a letter that says so."""
+        return OPEN if self.again_in_s is None else RETRYING
+
+
+def _letter(row: asyncpg.Record) -> DeadLetter:
+    return DeadLetter(**row)
+
+
+def _kept(text: str, characters_max: int) -> str:
+    """The end of a text as PostgreSQL can keep it: the end of a stack is where it happened."""
+    return text.replace("\0", "")[-characters_max:].encode(errors="replace").decode()
+
+
+class DeadLetters:
+    """The letters of all groups. Every method raises Unavailable."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on this database."""
+        self._database = database
+
+    async def add(self, group: str, subject: str, failure: Failure) -> bool:
+        """Set aside the event behind the subject's mark; False where the subject is held already."""
+        async with self._database.transaction() as connection:
+            mark = await connection.fetchval(SQL["hold"], group, subject)
+            if mark is None:
+                return False
+            await connection.execute(
+                SQL["add"], group, subject, mark + 1, failure.kind, failure.state,
+                _kept(failure.error, ERROR_CHARACTERS_MAX), _kept(failure.stack, STACK_CHARACTERS_MAX),
+                failure.again_in_s or 0.0,
+            )  # fmt: skip
+            return True
+
+    async def due(self, group: str, types: Sequence[str], letters_max: int) -> list[DeadLetter]:
+        """Letters that are to be tried or left out now, by whoever knows these types; claimed for CLAIM_S."""
+        rows = await self._database.fetch(SQL["due"], group, list(types), CLAIM_S, letters_max)
+        return [_letter(row) for row in rows]
+
+    async def failed(self, letter: DeadLetter, failure: Failure) -> None:
+        """Another attempt was in vain."""
+        await self._database.execute(
+            SQL["failed"], letter.id, _kept(failure.error, ERROR_CHARACTERS_MAX),
+            _kept(failure.stack, STACK_CHARACTERS_MAX), failure.kind, failure.state,
+            failure.again_in_s or 0.0,
+        )  # fmt: skip
+
+    async def counts(self) -> dict[str, int]:
+        """How many letters of each group wait for somebody."""
+        return {row["consumer_group"]: row["count"] for row in await self._database.fetch(SQL["counts"])}
+
+    async def forget(self) -> None:
+        """Delete what was dealt with a month ago."""
+        await self._database.execute(SQL["forget"])
+
+    async def page(
+        self, after: int, limit: int, *, group: str | None, type_: str | None, states: Sequence[str] | None
+    ) -> list[DeadLetter]:
+        """Some letters behind the id `after`, oldest first."""
+        rows = await self._database.fetch(SQL["page"], after, group, type_, states and list(states), limit)
+        return [_letter(row) for row in rows]
+
+    async def one(self, letter_id: int) -> DeadLetter | None:
+        """A letter by its id."""
+        rows = await self._database.fetch(SQL["one"], letter_id)
+        return _letter(rows[0]) if rows else None
+
+    async def retry(
+        self, ids: Sequence[int] | None = None, *, group: str | None = None, type_: str | None = None
+    ) -> list[int]:
+        """Have letters tried again that wait: these, or all of a group and type; which of them."""
+        return await self._decide(RETRYING, ids, group, type_)
+
+    async def discard(
+        self, ids: Sequence[int] | None = None, *, group: str | None = None, type_: str | None = None
+    ) -> list[int]:
+        """Have their events left out, for good; which of them."""
+        return await self._decide(DISCARDING, ids, group, type_)
+
+    async def _decide(
+        self, state: str, ids: Sequence[int] | None, group: str | None, type_: str | None
+    ) -> list[int]:
+        given = None if ids is None else list(ids)
+        rows = await self._database.fetch(SQL["decide"], state, given, group, type_)
+        return sorted(row["id"] for row in rows)
+
+
+async def still_there(connection: Connection, letters: Sequence[DeadLetter]) -> dict[int, str]:
+    """In the caller's transaction: which letters are not dealt with, with their states; locked."""
+    rows = await connection.fetch(SQL["still_there"], [letter.id for letter in letters])
+    return {row["id"]: row["state"] for row in rows}
+
+
+async def close(connection: Connection, group: str, letters: Mapping[int, str]) -> None:
+    """In the caller's transaction: these letters (id → subject) are dealt with, their subjects go on."""
+    await connection.execute(SQL["close"], list(letters))
+    await connection.execute(SQL["let_go"], group, list(letters.values()))

@@ -1,0 +1,60 @@
+-- hold: the subject waits from now on; nothing where it does already
+UPDATE marks SET is_held = true WHERE consumer_group = $1 AND subject = $2 AND NOT is_held RETURNING sequence;
+
+-- add: the event behind the mark could not be handled
+INSERT INTO dead_letters (consumer_group, subject, sequence, type, kind, state, error, stack, next_at)
+SELECT $1, $2, $3, coalesce((SELECT type FROM events WHERE subject = $2 AND sequence = $3), ''), $4, $5, $6, $7,
+    now() + make_interval(secs => $8)
+ON CONFLICT DO NOTHING;
+
+-- due: letters to be tried (or left out) now, claimed for some seconds. Of those that nobody knew the type of,
+-- those whose type is known here
+UPDATE dead_letters SET next_at = now() + make_interval(secs => $3),
+    state = CASE state WHEN 'open' THEN 'retrying' ELSE state END,
+    attempts = CASE state WHEN 'open' THEN 0 ELSE attempts END
+WHERE id IN (
+    SELECT id FROM dead_letters
+    WHERE consumer_group = $1 AND (
+        (state = 'retrying' AND next_at <= now() AND (kind = 'failed' OR type = ANY ($2::text[])))
+        OR (state = 'discarding' AND next_at <= now())
+        OR (state = 'open' AND kind = 'unknown' AND type = ANY ($2::text[])))
+    ORDER BY next_at, id LIMIT $4 FOR UPDATE SKIP LOCKED)
+RETURNING id, consumer_group, subject, sequence, type, kind, state, error, stack, attempts, first_at, last_at;
+
+-- still_there: those of some letters that nobody has dealt with since; locked
+SELECT id, state FROM dead_letters WHERE id = ANY ($1::bigint[]) AND state IN ('retrying', 'discarding')
+ORDER BY id FOR NO KEY UPDATE;
+
+-- close: letters whose events were handled, or left out
+UPDATE dead_letters SET state = CASE state WHEN 'discarding' THEN 'discarded' ELSE 'handled' END, last_at = now()
+WHERE id = ANY ($1::bigint[]);
+
+-- let_go: their subjects go on
+UPDATE marks SET is_held = false WHERE consumer_group = $1 AND subject = ANY ($2::text[]);
+
+-- failed: one more attempt was in vain
+UPDATE dead_letters SET attempts = attempts + 1, error = $2, stack = $3, kind = $4, state = $5, last_at = now(),
+    next_at = now() + make_interval(secs => $6)
+WHERE id = $1 AND state = 'retrying';
+
+-- counts: open letters by group
+SELECT consumer_group, count(*) FROM dead_letters WHERE state = 'open' GROUP BY consumer_group;
+
+-- forget: letters that were dealt with long ago
+DELETE FROM dead_letters WHERE state IN ('handled', 'discarded') AND last_at < now() - interval '30 days';
+
+-- page: letters in the order in which they came
+SELECT id, consumer_group, subject, sequence, type, kind, state, error, stack, attempts, first_at, last_at
+FROM dead_letters
+WHERE id > $1 AND ($2::text IS NULL OR consumer_group = $2) AND ($3::text IS NULL OR type = $3)
+    AND ($4::text[] IS NULL OR state = ANY ($4)) ORDER BY id LIMIT $5;
+
+-- one: a letter
+SELECT id, consumer_group, subject, sequence, type, kind, state, error, stack, attempts, first_at, last_at
+FROM dead_letters WHERE id = $1;
+
+-- decide: letters that wait are to be tried again, or left out; by id, or by group and type
+UPDATE dead_letters SET state = $1, attempts = 0, next_at = now()
+WHERE state IN ('retrying', 'open') AND ($2::bigint[] IS NULL OR id = ANY ($2))
+    AND ($3::text IS NULL OR consumer_group = $3) AND ($4::text IS NULL OR type = $4)
+RETURNING id;
