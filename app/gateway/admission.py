@@ -7,6 +7,7 @@ counts. If the process dies here, nothing has happened that does not heal within
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -31,6 +32,8 @@ SHORT_PAUSE_S: Final = 0.5
 CALLERS_MAX: Final = 10_000
 SKUS_MAX: Final = 10_000
 
+_STATUS: Final = re.compile(rb"20[0-3]\Z")
+_LOCATION: Final = re.compile(rb"[\x20-\x7e]*\Z")
 _READS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 Lines: TypeAlias = Sequence[tuple[str, int]]
@@ -101,6 +104,10 @@ class Admissions:
         policy = self._caller(caller).read
         return _headers(policy, await self._reads.take(caller.id, policy))
 
+    def read_not(self, caller: ApiKey) -> None:
+        """A request that was just admitted to read is about to ask once more: it is one all the same."""
+        self._reads.give_back(caller.id, self._caller(caller).read)
+
     async def other(self, caller: ApiKey, method: str) -> Headers:
         """Admit whatever has no question of its own, by its method. Raises ProblemError (429)."""
         if method in _READS:
@@ -111,7 +118,7 @@ class Admissions:
     async def order(self, caller: ApiKey, request: Request, lines: Lines) -> Admitted:
         """Admit an order, in one round trip.
 
-        Raises ProblemError: 429 beyond the limit, 422 where the key was used for another body.
+        Raises ProblemError (429). A key that seems to belong to another body is for PostgreSQL to refuse.
         """
         known = self._caller(caller)
         wanted = _wanted(lines)
@@ -133,12 +140,11 @@ class Admissions:
         self, verdict: Verdict, headers: Headers, wanted: dict[str, int], own_keys: tuple[str, ...]
     ) -> Admitted:
         """What becomes of a verdict that is not simply yes."""
-        if verdict.is_reused:
-            detail = "This Idempotency-Key was used with another request body."
-            raise ProblemError("idempotency-key-reused", detail, headers=headers)
         admitted = Admitted(headers, taken=tuple(wanted.items()) if verdict.is_counted else ())
-        if verdict.answer is not None:
-            admitted.replay = _decoded(verdict.answer)
+        if verdict.answer is not None or verdict.is_reused:
+            admitted.replay = _decoded(verdict.answer or b"")
+            if admitted.replay is None:  # the first one is under way, or was refused; this is not counted
+                self._gate.unknown(wanted)
         elif verdict.error is not None:
             self._gate.look_again(wanted)
             if isinstance(verdict.error, ErrorReply) and not isinstance(verdict.error, NotNow):
@@ -153,6 +159,10 @@ class Admissions:
         else:
             self._gate.unknown(wanted)
         return admitted
+
+    def look_again(self, admitted: Admitted) -> None:
+        """Nobody knows what became of an admitted order: PostgreSQL will say what is left."""
+        self._gate.look_again(sku for sku, _ in admitted.taken)
 
     def give_back(self, admitted: Admitted) -> None:
         """An admitted order was refused after all, or was a repetition: what it took is for others."""
@@ -236,12 +246,9 @@ def _decoded(stored: bytes) -> Answer | None:
     """A stored answer; None where it is none. Redis is not believed: anybody may have written there."""
     head, _, body = stored.partition(b"\n")
     status, _, location = head.partition(b" ")
-    if not (status.isdigit() and len(status) == 3 and body):
+    if not (_STATUS.match(status) and _LOCATION.match(location) and body):
         return None
-    try:
-        return Answer(int(status), location.decode() or None, body, replayed=True)
-    except UnicodeDecodeError:
-        return None
+    return Answer(int(status), location.decode() or None, body, replayed=True)
 
 
 def _look(future: "asyncio.Future[Any]") -> None:

@@ -13,7 +13,7 @@ import math
 import random
 from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -55,7 +55,7 @@ class Head(msgspec.Struct, frozen=True):
     customer_id: str
     status: str
     version: int
-    waiting_on: str | None
+    waiting_on: Annotated[str, msgspec.Meta(pattern=r"^[!#-~]{1,100}\Z")] | None  # a header carries it
 
 
 HEAD: Final = msgspec.json.Decoder(Head)
@@ -240,7 +240,7 @@ def _record(order_id: str, body: bytes) -> Record | None:
     """The record of a document; None where it is none, or another order's."""
     try:
         head = HEAD.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Record(body, head) if head.id == order_id else None
 

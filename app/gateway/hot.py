@@ -64,12 +64,13 @@ class HotRoutes:
         if caller is None or _SCOPE not in caller.scopes:
             return False
         order_id = path[len(_PREFIX) :]
-        record = self._cached.near(order_id) or await self._fetched(order_id)
-        if record is None or (caller.customer_id is not None and caller.customer_id != record.customer_id):
-            return False
-        try:
+        try:  # before anything is read: who is over the limit costs nobody anything
             limits = self._try_read(caller) or await self._admissions.read(caller)
         except ProblemError:
+            return False
+        record = self._cached.near(order_id) or await self._fetched(order_id)
+        if record is None or (caller.customer_id is not None and caller.customer_id != record.customer_id):
+            self._admissions.read_not(caller)  # the longer way asks
             return False
         identity = new_id().encode()
         correlation = identity

@@ -19,6 +19,7 @@ from app.domain.errors import Fault, Refusal, Refused, Unavailable
 from app.domain.ids import ORDER_ID, order_id
 from app.domain.order import Order
 from app.domain.place import INVALID, place, sold_out
+from app.gateway.admission import Admitted
 from app.gateway.bodies import check_is_json, decode, read_body
 from app.gateway.deadlines import Patience, within
 from app.gateway.exchange import Call, Reply
@@ -42,13 +43,14 @@ async def place_order(services: Services, call: Call) -> Reply:
     caller = _caller(call)
     try:
         request, wanted = await _wanted(call, caller)
+        command = _command(wanted)
     except (ProblemError, Refused):
         call.limits = await services.admissions.other(caller, call.method)
         raise
     try:
         # Everything in here is asked together with others': who stops waiting disturbs nobody.
         with _patience.hold():
-            answer, order = await _accept(services, call, request, wanted)
+            answer, order = await _accept(services, call, request, wanted, command)
     except TimeoutError:
         raise Unavailable("postgres", f"no answer within {WRITE_DEADLINE_S:g} s") from None
     if order is None:
@@ -73,13 +75,12 @@ async def _wanted(call: Call, caller: ApiKey) -> tuple[Request, OrderBody]:
 
 
 async def _accept(
-    services: Services, call: Call, request: Request, wanted: OrderBody
+    services: Services, call: Call, request: Request, wanted: OrderBody, command: PlaceOrder
 ) -> tuple[Answer, Order | None]:
     """Admit, price and accept; the answer, with the order unless the key was used before.
 
     Raises ProblemError and Refused.
     """
-    command = _command(wanted)
     lines = [(line.sku, line.quantity) for line in command.lines]
     admitted = await services.admissions.order(_caller(call), request, lines)
     call.limits = admitted.headers
@@ -87,6 +88,23 @@ async def _accept(
         return admitted.replay, None
     if admitted.sold_out:
         return await _stored(services, request, sold_out(command, admitted.sold_out)), None
+    try:
+        return await _placed(services, call, request, wanted, command, admitted)
+    except (Unavailable, asyncio.CancelledError):
+        services.admissions.look_again(admitted)
+        raise
+
+
+async def _placed(
+    services: Services,
+    call: Call,
+    request: Request,
+    wanted: OrderBody,
+    command: PlaceOrder,
+    admitted: Admitted,
+) -> tuple[Answer, Order | None]:
+    """Price and accept what was admitted; as `_accept`."""
+    lines = [(line.sku, line.quantity) for line in command.lines]
     catalogue = await services.catalogue.products(dict(lines), with_stock=not admitted.gate_known)
     at = datetime.now(UTC)
     identity = order_id(int(at.timestamp() * 1000), secrets.token_bytes(10))

@@ -23,6 +23,8 @@ LAPSE_S: Final = 0.5
 PORTION_FIRST: Final = 4
 PORTIONS_MIN: Final = 20
 """A limit is at least so many portions."""
+GIVEN_BACK_S: Final = 0.01
+"""For at least so long there is what was given back."""
 REFUSED_MIN_S: Final = 0.002
 """A caller over its limit is refused for at least this long without asking again."""
 AWAY_S: Final = 0.05
@@ -123,6 +125,12 @@ class Budgets:
             except HotpathError:
                 self._away_until = self._time() + AWAY_S
                 return self._buckets.take(caller, policy)
+
+    def give_back(self, caller: str, policy: Policy) -> None:
+        """A request that was just let through asks once more, at once: it must not count twice."""
+        lease, now = self._lease(caller, policy), self._time()
+        lease.left = (lease.left if now < lease.until else 0) + 1
+        lease.until = max(lease.until, now + GIVEN_BACK_S)
 
     async def close(self) -> None:
         """Wait for what was asked; each ends within the client's deadline."""

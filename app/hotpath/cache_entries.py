@@ -11,6 +11,8 @@ from typing import Final, NamedTuple, TypeAlias
 JITTER: Final = 0.1
 """The share of a lifetime that is left to chance, so that what was written together does not end together."""
 
+_HEADER_BYTES_MAX: Final = 127
+"""As many as `lua/put.lua` reads. Its numbers are no larger than a float can be."""
 _COSTS_MAX: Final = 20
 """Further from its end than so many times its cost a value is never due: one in 500 million would be."""
 _MICROSECONDS: Final = 1_000_000
@@ -70,6 +72,8 @@ def judge(stored: bytes, now: float, beta: float) -> Found | None:
     XFetch: the dearer its load and the nearer its end, the likelier it is found due; `beta` scales that.
     """
     header, newline, body = stored.partition(b"\n")
+    if len(header) > _HEADER_BYTES_MAX:
+        return None
     try:
         _, _, loaded_at, fresh_until, gone_at, cost = map(int, header.split(b" "))
     except ValueError:

@@ -4,7 +4,8 @@
 -- ARGV  interval and window of the limit (microseconds), the body's SHA-256, the items, as many quantities
 -- Returns a number below 0: over the limit, so many microseconds before the next one passes
 --         a number: passed; the requests left * 4, + 2 where there are counts, + 1 where they have every item
---         {1, left, answer}  {2, left}: the key was used for another body
+--         {1, left, answer}: an empty answer is that of a request that is under way, or was refused
+--         {2, left}: the key was used for another body
 --         {3, left, ...}: too few, by number of the item; below 0 where there are some; nothing was taken
 local time = redis.call('TIME')
 local now = (time[1] - 1767225600) * 1000000 + time[2]
@@ -12,8 +13,9 @@ local interval, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 local used_until = tonumber(redis.call('GET', KEYS[1]) or now)
 if used_until < now then
   used_until = now
-elseif used_until > now + window then -- the server's clock was set back
+elseif used_until > now + window then -- the server's clock was set back, or somebody else wrote there
   used_until = now + window
+  redis.call('SET', KEYS[1], string.format('%.3f', used_until), 'PX', math.ceil(window / 1000))
 end
 used_until = used_until + interval
 local left = now + window - used_until + 0.5 -- half a microsecond for what floats lose
@@ -62,4 +64,6 @@ end
 if taken[1] then -- in one command, because each is written to the server's log and sent to its replicas
   redis.call('HSET', KEYS[3], unpack(taken))
 end
+-- It may have taken the last piece: until it is answered, a repetition of it must not be told "sold out".
+redis.call('SET', KEYS[2], ARGV[3], 'PX', 5000)
 return left * 4 + known

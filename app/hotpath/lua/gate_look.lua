@@ -10,6 +10,10 @@ end
 local reply = {generation}
 for i = 2, #KEYS do
   reply[i] = false
+  local left = redis.call('PTTL', KEYS[i])
+  if left == -1 or left > tonumber(ARGV[1]) then -- somebody else wrote there, or the clock was set back
+    redis.call('DEL', KEYS[i])
+  end
   if redis.call('SET', KEYS[i], '', 'NX', 'PX', ARGV[1]) then
     reply[i] = redis.call('HGET', KEYS[1], ARGV[i]) or ''
   end

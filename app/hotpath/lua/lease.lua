@@ -8,8 +8,9 @@ local interval, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 local used_until = tonumber(redis.call('GET', KEYS[1]) or now)
 if used_until < now then
   used_until = now
-elseif used_until > now + window then -- the server's clock was set back
+elseif used_until > now + window then -- the server's clock was set back, or somebody else wrote there
   used_until = now + window
+  redis.call('SET', KEYS[1], string.format('%.3f', used_until), 'PX', math.ceil(window / 1000))
 end
 local room = now + window - used_until + 0.5 -- half a microsecond for what floats lose
 local left = math.floor(room / interval)

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 
 from app.domain.errors import Unavailable
 from app.hotpath.client import Client
-from app.hotpath.errors import HotpathError
+from app.hotpath.errors import ErrorReply, HotpathError, NotNow
 from app.infra.redis.gate_counts import GateCounts
 from app.infra.tasks import end
 from app.observability.logging import logger
@@ -166,6 +166,8 @@ class Gate:
             try:
                 await self._do_what_is_due()
             except (HotpathError, Unavailable) as error:
+                if isinstance(error, ErrorReply) and not isinstance(error, NotNow):
+                    self._must_forget = True  # somebody has written something else there
                 if said != type(error).__name__:
                     said = type(error).__name__
                     log.warning("gate_waits", error=str(error))

@@ -90,7 +90,7 @@ class GateCounts:
 
     async def forget(self) -> None:
         """Give all counts up: everything passes until they are made anew."""
-        await self._execute("UNLINK", self._counts)
+        await self._execute("UNLINK", self._counts, self._passed)
 
     async def are_here(self) -> bool:
         """Whether there are counts, made in this life of the server. Older ones are given up."""
@@ -104,7 +104,13 @@ class GateCounts:
         """Lock rebuilding; the token, or None where somebody rebuilds just now."""
         token = secrets.token_hex(8)
         taken = await self._execute("SET", self._lock, token, "NX", "PX", LOCK_MS)
-        return None if taken is None else token
+        if taken is not None:
+            return token
+        # Else it would be locked for ever, or for as long as the clock was set back.
+        left_ms = await self._execute("PTTL", self._lock)
+        if left_ms == -1 or left_ms > LOCK_MS:
+            await self.unlock()
+        return None
 
     async def hold(self) -> None:
         """Keep the lock until cancelled."""

@@ -111,12 +111,34 @@ async def test_a_remembered_answer_is_given_again(process: Process):
     stored = await process.client.execute("KEYS", "*answer*")
     assert len(stored) == 1
     assert 59_000 < await process.client.execute("PTTL", stored[0]) <= 60_000
-    with pytest.raises(ProblemError) as raised:
-        await process.admissions.order(CALLER, request(body_hash=b"x" * 32), [("cup", 1)])
-    assert (raised.value.kind.slug, raised.value.headers[0][0]) == (
-        "idempotency-key-reused",
-        b"ratelimit-policy",
+
+
+async def test_whether_a_key_belongs_to_another_body_is_for_postgres_to_say(process: Process):
+    """What stands in Redis may be anybody's, or that of a request that was refused."""
+    process.admissions.remember(request(), ANSWER)
+    admitted = await process.admissions.order(CALLER, request(body_hash=b"x" * 32), [("cup", 1)])
+    assert (admitted.replay, admitted.gate_known, admitted.taken) == (None, False, ())
+
+
+async def test_a_repetition_is_not_refused_what_the_first_one_took(process: Process):
+    """The first one took the last piece and is not committed yet: PostgreSQL knows which of them is which."""
+    first, second = await process.order(("cup", 5)), await process.order(("cup", 5))
+    assert first.taken
+    assert (second.sold_out, second.gate_known, second.taken) == ((), False, ())
+    assert (await process.order(("cup", 5), key="another")).gate_known is False
+    assert (
+        0
+        < await process.client.execute("PTTL", (await process.client.execute("KEYS", "*answer*"))[0])
+        <= 5_000
     )
+
+
+async def test_what_became_of_nobody_knows_what_is_looked_up(process: Process, books: Books):
+    """PostgreSQL did not answer whether it took the order: nobody is refused for long what it has."""
+    process.admissions.look_again(await process.order(("cup", 5)))
+    async with asyncio.timeout(5):
+        while await count(process, "cup") != 5:
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +157,13 @@ async def test_a_large_answer_is_not_copied(process: Process):
     assert (await process.order(("cup", 1))).replay is None
 
 
-@pytest.mark.parametrize("junk", [b"", b"202", b"20x /\n{}", b"202 \xff\n{}", b"202 /\n"])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        *(b"", b"202", b"20x /\n{}", b"202 \xff\n{}", b"202 /\n", b"000 /\n{}", b"999 /\n{}", b"100 \n{}"),
+        *(b"204 \n{}", b"202 /\r\nx-evil: 1\n{}", b"202 /\0\n{}"),
+    ],
+)
 async def test_redis_is_not_believed(process: Process, junk: bytes):
     """What is no answer is none; PostgreSQL is asked about the key, and about the stock."""
     key = keys.answers(ENVIRONMENT, CALLER.id) + keys.answer_digest("POST /v1/orders", "k")

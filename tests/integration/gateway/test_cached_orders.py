@@ -254,11 +254,34 @@ async def test_redis_is_not_believed(cached, order, never_round):
     """Another order's document, or no JSON at all: forgotten, and read from PostgreSQL."""
     mine, other = await order(), await order()
     key = cached._documents.key(mine.id)
-    for wrong in (encode_order(other), b"{", b"\xff", b'{"id":1}', b"[]"):
+    for wrong in (encode_order(other), b"{", b"\xff", b'{"id":1}', b"[]", *twisted(mine)):
         await cached._cache.put_all([Entry(key, Loaded(wrong, 60, version=99), monotonic())])
         assert await cached.read(mine.id) == encode_order(mine)
         assert cached.near(mine.id) is None
         await until(cached._cache._putting.done)
+
+
+def twisted(order) -> list[bytes]:
+    """Documents of this order that look right but cannot be sent, or read."""
+    body = encode_order(order)
+    waits = [
+        body.replace(b'"waiting_on":null', b'"waiting_on":"%s"' % text) for text in (b"a\\r\\nx", b"\\u2603")
+    ]
+    assert all(text != body for text in waits)
+    return [*waits, body[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"]
+
+
+@pytest.mark.parametrize("number", [3, 4, 5])
+async def test_a_number_beyond_all_numbers_is_no_document(cached, order, never_round, number):
+    """Its header cannot be reckoned with."""
+    placed = await order()
+    header = [b"1", b"1", b"0", b"9999999999999999", b"9999999999999999", b"0"]
+    header[number] = b"9" * 400
+    hot = cached._documents.clients.hot
+    await hot.execute(
+        "SET", cached._documents.key(placed.id), b" ".join(header) + b"\n" + encode_order(placed)
+    )
+    assert await cached.read(placed.id) == encode_order(placed)
 
 
 async def test_a_key_of_another_type_costs_nobody_an_answer(cached, order):

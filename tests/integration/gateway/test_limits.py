@@ -88,3 +88,42 @@ async def test_what_the_gate_knows_to_be_sold_out_is_refused(gateway: Gateway):
     async with asyncio.timeout(1):
         while (await gateway.post("/v1/orders", wanted)).status_code != 202:
             await asyncio.sleep(0.01)
+
+
+async def test_a_refusal_before_any_question_counts_too(gateway: Gateway):
+    """An expected total in another currency is wrong without Redis and PostgreSQL."""
+    headers = await limited(gateway, 2)
+    wrong = gateway.order(expected_total={"amount": 1, "currency": "EUR"})
+    answers = [await gateway.post("/v1/orders", wrong, headers=headers) for _ in range(8)]
+    assert {answer.status_code for answer in answers} == {422, 429}
+    assert all("ratelimit" in answer.headers for answer in answers)
+
+
+async def test_reads_beyond_the_limit_read_nothing(gateway: Gateway):
+    """And one of an order that is not there counts once."""
+    headers = await limited(gateway, 1)
+    paths = [f"/v1/orders/ord_{number:026d}" for number in range(60)]
+    loads = gateway.services.cached._cache.statistics
+    answers = [await gateway.client.get(paths[0], headers=headers)]
+    before = loads.loads
+    answers += [await gateway.client.get(path, headers=headers) for path in paths]
+    codes = [answer.status_code for answer in answers]
+    assert codes[0] == 404
+    assert codes.count(429) >= 55
+    assert loads.loads - before <= codes.count(404)
+
+
+async def test_a_repetition_is_not_told_sold_out(gateway: Gateway):
+    """However many come at once, the one order that took the last piece is the answer to all of them."""
+    for number in range(8):
+        sku = f"last-one-{number}"
+        product = {"name": "The last one", "price": {"amount": 100, "currency": "USD"}}
+        assert (await gateway.client.put(f"/v1/products/{sku}", json=product)).status_code == 201
+        stock = {"warehouse": "main", "delta": 1, "reason": "received"}
+        await gateway.post(f"/v1/inventory/{sku}/adjustments", stock)
+        wanted = gateway.order(lines=[{"sku": sku, "quantity": 1}])
+        answers = await asyncio.gather(
+            *(gateway.post("/v1/orders", wanted, idempotency=f"last-{number}") for _ in range(6))
+        )
+        assert {answer.status_code for answer in answers} == {202}
+        assert len({answer.content for answer in answers}) == 1

@@ -349,7 +349,7 @@ async def test_redis_is_not_believed(gateway: Gateway, redis_url: str, planted: 
     """Whatever somebody wrote there as an order's document, readers see the order."""
     order = (await gateway.place()).copy()
     async with redis.asyncio.from_url(redis_url) as client:
-        await client.set(order_document("dev", order["id"]), planted)
+        await client.set(order_document("test", order["id"]), planted)
         for _ in range(10):
             answer = await gateway.client.get(f"/v1/orders/{order['id']}")
             assert answer.status_code == 200

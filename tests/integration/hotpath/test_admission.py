@@ -121,6 +121,17 @@ async def test_a_repetition_gets_its_answer_and_takes_nothing(admission: Admissi
     assert (await ask(admission, {"cup": 1}, key="another")).sold_out == ("cup",)
 
 
+async def test_a_repetition_of_what_is_under_way_takes_nothing(admission: Admission, client: Client):
+    """It may have taken the last piece, and its answer is not there yet: for a moment, its key says so."""
+    await count(client, cup=1)
+    assert (await ask(admission, {"cup": 1})).is_counted
+    verdict = await ask(admission, {"cup": 1})
+    assert (verdict.answer, verdict.is_counted, verdict.sold_out) == (b"", False, ())
+    assert (await ask(admission, {"cup": 1}, key="another")).sold_out == ("cup",)
+    assert 4_000 < await client.execute("PTTL", "{caller}:answer:key") <= 5_000
+    assert await client.execute("EXISTS", "{caller}:answer:another") == 0
+
+
 async def test_a_key_of_another_body_is_reported(admission: Admission, client: Client):
     """And neither answered nor counted."""
     await count(client, cup=5)
@@ -232,7 +243,9 @@ async def test_the_gate_takes_all_or_nothing(
     await client.execute("FLUSHALL")
     await count(client, **stock)
     left = dict(stock)
-    verdicts = await asyncio.gather(*(ask(admission, order) for order in orders))
+    verdicts = await asyncio.gather(
+        *(ask(admission, order, key=f"key-{n}") for n, order in enumerate(orders))
+    )
     for order, verdict in zip(orders, verdicts, strict=True):
         known = {item: quantity for item, quantity in order.items() if item in left}
         lacking = {item for item, quantity in known.items() if left[item] < quantity}

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from app.hotpath import budgets
 from app.hotpath.address import Address
+from app.hotpath.admission import Admission
 from app.hotpath.admission_policy import Decision, Policy
 from app.hotpath.buckets import Buckets
 from app.hotpath.budgets import Budgets
@@ -110,13 +111,52 @@ async def test_a_key_of_a_limit_is_gone_when_the_limit_is_whole_again(client: Cl
 async def test_a_limit_outlives_a_clock_that_was_set_back(client: Client):
     """Nobody waits for a day that was lived already."""
     policy = Policy("read", 10)
-    for seconds, expected in ((2_000_000_000, [4, 6]), (1_900_000_000, [4, 0]), (1_900_000_001, [4, 6])):
-        clock = f"{seconds} 0"
-        reply = await client.evaluate(LEASE, (KEY, clock), (*policy.arguments, 4))
-        if isinstance(reply, int):
+    for seconds, expected in ((2_000_000_000, [4, 6]), (1_900_000_000, None), (1_900_000_001, [4, 6])):
+        reply = await client.evaluate(LEASE, (KEY, f"{seconds} 0"), (*policy.arguments, 4))
+        if expected is None:
             assert -100_001 <= reply < 0
         else:
             assert reply == expected
+
+
+@pytest.mark.parametrize("wrong", ["inf", "99999999999999999", "nan", "x", "1e400", "-inf"])
+@pytest.mark.parametrize("name", ["admit", "lease"])
+async def test_a_number_that_is_no_limit_is_forgotten(client: Client, name: str, wrong: str):
+    """Whoever wrote it, a caller within its limit is refused for no longer than the limit's window."""
+    policy, admission = Policy("read", 10), Admission(client, Buckets())
+    budget = Budgets(client, Buckets(), lambda _: KEY)
+    await client.execute("SET", KEY, wrong)
+
+    async def passes() -> bool:
+        if name == "lease":
+            return (await budget.take("caller", policy)).is_allowed
+        keys = (KEY, "{caller}:answer", "{gate}:counts", "{gate}:passed")
+        verdict = await admission.admit("caller", policy, keys, body_hash=HASH, items=(), quantities=())
+        return verdict.error is None and verdict.decision.is_allowed
+
+    async with asyncio.timeout(2):
+        while not await passes():
+            if await client.execute("GET", KEY) == wrong.encode():
+                await client.execute("UNLINK", KEY)  # as whoever is told of the error does
+                break
+            await asyncio.sleep(0.02)
+
+
+async def test_what_asks_once_more_counts_once(budget: Budgets, client: Client):
+    """It was let through already; also where nothing else of its limit is left, and without a server."""
+    policy = Policy("read", 1, window_s=60)
+    assert (await budget.take("caller", policy)).is_allowed
+    budget.give_back("caller", policy)
+    assert (await budget.take("caller", policy)).is_allowed
+    assert not (await budget.take("caller", policy)).is_allowed
+    async with Client(NOBODY, name="nobody") as nobody:
+        alone = Budgets(nobody, Buckets(), lambda caller: caller)
+        for _ in range(3):
+            assert (await alone.take("caller", policy)).is_allowed
+            alone.give_back("caller", policy)
+        assert (await alone.take("caller", policy)).is_allowed
+        assert not (await alone.take("caller", policy)).is_allowed
+        await alone.close()
 
 
 async def take(budget: Budgets, policy: Policy, caller: str = "caller") -> Decision:

@@ -1,6 +1,7 @@
 """The sold-out gate: its counts are PostgreSQL's soon after anything went wrong with them."""
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -25,6 +26,7 @@ from tests.integration.redis.books import Books
 ENVIRONMENT = "test"
 COUNTS = keys.gate(ENVIRONMENT, "counts")
 PLENTY = Policy("write", 1_000_000)
+NUMBERS = itertools.count()
 MANY_SKUS = (
     """INSERT INTO products (sku, name, amount, currency)
     SELECT 'sku-' || lpad(n::text, 6, '0'), 'One of many', 100, 'USD' FROM generate_series(0, 99999) n""",
@@ -89,7 +91,7 @@ async def admit(client: Client, gate: Gate, wanted: dict[str, int]) -> Verdict:
     verdict = await Admission(client, Buckets()).admit(
         "caller",
         PLENTY,
-        ("{caller}:limit", "{caller}:answer", COUNTS, keys.gate(ENVIRONMENT, "passed")),
+        ("{caller}:limit", f"{{caller}}:answer:{next(NUMBERS)}", COUNTS, keys.gate(ENVIRONMENT, "passed")),
         body_hash=b"h" * 32,
         items=tuple(wanted),
         quantities=tuple(wanted.values()),
@@ -418,3 +420,35 @@ def processors_s(*pids: int) -> float:
             with suppress(psutil.NoSuchProcess):  # a child that ended just now: what it used is not counted
                 total_s += sum(process.cpu_times()[:2])
     return total_s
+
+
+@pytest.mark.parametrize("wrong", [("SET", "x"), ("HSET", "cup", "x")])
+async def test_what_passed_is_thrown_away_where_it_cannot_be_counted(
+    gate: Gate, client: Client, wrong: tuple[str, ...]
+):
+    """Somebody wrote something else there: the counts come back without it."""
+    command, *what = wrong
+    await client.execute("DEL", COUNTS)
+    await client.execute(command, keys.gate(ENVIRONMENT, "passed"), *what)
+    gate.missing()
+    await until(lambda: shows(client, cup=5, pot=0))
+
+
+@pytest.mark.parametrize("ends", [(), ("PX", 3_600_000)], ids=["never", "in an hour"])
+async def test_a_lock_that_would_not_end_is_broken(gate: Gate, client: Client, ends: tuple[str | int, ...]):
+    """Somebody else wrote it, or the server's clock was set back."""
+    await client.execute("DEL", COUNTS)
+    await client.execute("SET", keys.gate(ENVIRONMENT, "rebuilding"), "x", *ends)
+    gate.missing()
+    await until(lambda: shows(client, cup=5, pot=0))
+
+
+@pytest.mark.parametrize("ends", [(), ("PX", 3_600_000)], ids=["never", "in an hour"])
+async def test_a_look_that_would_not_end_is_taken_over(
+    gate: Gate, client: Client, ends: tuple[str | int, ...]
+):
+    """The SKU would be refused for as long."""
+    await client.execute("SET", keys.gate(ENVIRONMENT, "look:cup"), "", *ends)
+    await client.execute("HSET", COUNTS, "cup", 0)
+    assert (await admit(client, gate, {"cup": 1})).sold_out
+    await until(lambda: shows(client, cup=5, pot=0))
