@@ -1,9 +1,9 @@
-"""MODE=consumer: relay, reader of the group `projections`, reconciler and upkeep, in one process.
+"""MODE=consumer: relay, leases, upkeep, and for each group a reader, a gap job and its dead letters.
 
 Everything is built here, in one stack, and closed in reverse. Each part waits for PostgreSQL and Redis by
 itself, at the start and later, as long as it takes; one that ends by itself ends the process. SIGTERM: finish
 the batch, hand back the rest, and exit within SHUTDOWN_TIMEOUT_S whatever happens. Killed instead: others
-claim what was held, and nothing has its effect twice.
+take its shards over within two seconds, and nothing has its effect twice.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -20,18 +20,21 @@ import uvloop
 
 from app.config import Settings
 from app.consumer import upkeep
-from app.consumer.dispatch import projections
-from app.consumer.effect import Delivery, Effect
+from app.consumer.dispatch import groups
+from app.consumer.group_parts import GroupParts
+from app.consumer.leases import Leases
 from app.consumer.parts import EXIT_FAILED, Parts, exit_anyway
 from app.consumer.patience import Patience, for_ever
 from app.consumer.projections import write_documents
 from app.consumer.reader import Reader
-from app.consumer.reconcile import INBOX_MAX, Reconciler
 from app.consumer.relay import Relay
 from app.consumer.seals import seal_days
 from app.contracts import streams
+from app.domain.errors import Unavailable
+from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.postgres.intake import Intake
+from app.infra.postgres.leases import ShardLeases
 from app.infra.postgres.pool import Database
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.postgres.seals import PostgresSeals
@@ -40,13 +43,15 @@ from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.infra.redis.metrics import watch_memory
 from app.infra.redis.stream_upkeep import StreamUpkeep
-from app.infra.redis.streams import ConsumerGroup, EventStreams
+from app.infra.redis.streams import EventStreams
 from app.observability import health, logging, metrics
 
 SHUTDOWN_SHARE: Final = 0.8
 """How much of SHUTDOWN_TIMEOUT_S the batch under way may take; the rest is for closing."""
 ENDING_SHARE: Final = 0.15
 """How much of it the other parts may take to end."""
+
+HAND_BACK_S: Final = 1.0
 
 log = logging.logger("consumer")
 
@@ -73,7 +78,6 @@ async def _run(settings: Settings) -> int:
         stack.push_async_callback((await database.open()).close)
         checks: dict[str, health.Check] = {
             "postgres": database.is_well,
-            "reader": partial(parts.runs, "reader"),
             "relay": partial(parts.runs, "relay"),
         }
         await stack.enter_async_context(health.serve(settings.listen_host, settings.health_port, checks))
@@ -83,12 +87,12 @@ async def _run(settings: Settings) -> int:
         checks["redis"] = redis.is_well
         redis.start(watch_memory(redis.hot))
 
-        store = PostgresProjections(database, source)
-        group = projections(write_documents(Documents(redis, settings.environment)))
-        consumer = ConsumerGroup(redis, shards, group.name, _name())
-        inbox: asyncio.Queue[Delivery] = asyncio.Queue(INBOX_MAX)
-        reconciler = Reconciler(store, group.name, inbox)
-        reader = Reader(consumer, Effect(group, store), inbox, on_loss=reconciler.start_over)
+        store, letters = PostgresProjections(database, source), DeadLetters(database)
+        known = groups(write_documents(Documents(redis, settings.environment)))
+        names = [group.name for group in known]
+        leases = Leases(ShardLeases(database, _name(), names, shards), names, shards)
+        reading = [GroupParts(g, leases.holdings[g.name], store, letters, redis, shards) for g in known]
+        checks["reader"] = partial(_all_run, parts, [f"reader:{name}" for name in names])
         relay = Relay(
             lambda: open_outbox(settings.database_url, source),
             EventStreams(redis, shards),
@@ -96,36 +100,60 @@ async def _run(settings: Settings) -> int:
             partial(upkeep.forget_answers, Intake(database)),
             partial(seal_days, PostgresSeals(database)),
         )
-        keeper = StreamUpkeep(redis, shards, (group.name,))
+        keeper = StreamUpkeep(redis, shards, tuple(names))
         lasting: dict[str, Callable[[Patience], Awaitable[None]]] = {
+            "leases": leases.run,
             "relay": relay.run,
-            "reconciler": reconciler.run,
-            "streams": partial(upkeep.keep_streams, keeper, consumer, group.name),
+            "streams": partial(upkeep.keep_streams, keeper, {part.name: part.streams for part in reading}),
             "open_orders": partial(upkeep.count_open_orders, store),
+            "letters": partial(upkeep.count_dead_letters, letters, names),
         }
+        for group in reading:
+            lasting |= group.lasting
         for part, work in lasting.items():
             parts.start(part, for_ever(part, work, stop))
-        code = await _until_stopped(stop, reader, parts, settings.shutdown_timeout_s)
+        readers = {f"reader:{group.name}": group.reader for group in reading}
+        code = await _until_stopped(stop, readers, parts, settings.shutdown_timeout_s)
+        await _hand_back(leases)
     forcing.cancel()
     return code
 
 
-async def _until_stopped(stop: asyncio.Event, reader: Reader, parts: Parts, timeout_s: float) -> int:
-    """Read until `stop` or until a part ends by itself, let the reader finish, then end all parts."""
-    reading = parts.start("reader", reader.run())
+async def _until_stopped(
+    stop: asyncio.Event, readers: Mapping[str, Reader], parts: Parts, timeout_s: float
+) -> int:
+    """Read until `stop` or until a part ends by itself, let the readers finish, then end all parts."""
+    reading = {name: parts.start(name, reader.run()) for name, reader in readers.items()}
     log.info("ready")
     well = await parts.until(stop)
     stop.set()
-    reader.stop()
-    await asyncio.wait({reading}, timeout=timeout_s * SHUTDOWN_SHARE)
-    if not reading.done():
-        log.warning("stopped_in_the_middle")  # others claim what is held
-    elif well and reading.exception() is not None:
-        log.error("part_ended", part="reader", exc_info=reading.exception())
-        well = False
+    for reader in readers.values():
+        reader.stop()
+    await asyncio.wait(reading.values(), timeout=timeout_s * SHUTDOWN_SHARE)
+    for name, task in reading.items():
+        if not task.done():
+            log.warning(
+                "stopped_in_the_middle", part=name
+            )  # whoever owns its shards next claims what is held
+        elif well and task.exception() is not None:
+            log.error("part_ended", part=name, exc_info=task.exception())
+            well = False
     ended = await parts.end(timeout_s * ENDING_SHARE)
     log.info("stopped", clean=well and ended)
     return 0 if well and ended else EXIT_FAILED
+
+
+async def _hand_back(leases: Leases) -> None:
+    """Let others have the shards at once; where PostgreSQL does not answer, they find out by themselves."""
+    try:
+        async with asyncio.timeout(HAND_BACK_S):
+            await leases.leave()
+    except (Unavailable, TimeoutError) as error:
+        log.debug("not_handed_back", error=str(error))
+
+
+async def _all_run(parts: Parts, names: Sequence[str]) -> bool:
+    return all([await parts.runs(name) for name in names])
 
 
 def _name() -> str:
