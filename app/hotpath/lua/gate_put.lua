@@ -1,6 +1,6 @@
--- End a look: put the counts that were found, less what was taken since the look began.
+-- End a look: put the counts that were found, less what was taken since they were asked for.
 -- KEYS  the gate's counts
--- ARGV  the generation, then for each item: its name, what was found, its count when the look began
+-- ARGV  the generation, then for each item: its name, what was found, its count right before
 -- Returns 1, or 0 where the counts are others by now
 if redis.call('HGET', KEYS[1], ':generation') ~= ARGV[1] then
   return 0

@@ -29,7 +29,7 @@ from app.observability.logging import logger
 LOOK_AFTER_S: Final = 0.3
 """How long after a refusal PostgreSQL is asked: what took the last pieces is committed by then."""
 SETTLE_S: Final = 0.05
-"""Between the beginning of a look and the question: what is taken in it is subtracted, committed or not."""
+"""Between finding no counts and asking PostgreSQL: what was taken from the lost ones is committed by then."""
 AGAIN_S: Final = 0.05
 """When a SKU is tried again that another process has looked at just now."""
 RETRY_S: Final = 0.2
@@ -218,7 +218,7 @@ class Gate:
         if not look.seen:
             return
         try:
-            await asyncio.sleep(SETTLE_S)
+            await self._counts.note(look)
             await self._counts.put(look, await self._shelves.available(look.seen))
         except (HotpathError, Unavailable):
             self.look_again(look.seen)
@@ -236,7 +236,7 @@ class Gate:
             if await self._counts.are_here():  # somebody was quicker than our first look
                 await self._counts.unlock()
                 return True
-            await asyncio.sleep(SETTLE_S)  # what was taken from the counts that are gone is committed by then
+            await asyncio.sleep(SETTLE_S)
             found = await self._shelves.available(None)
             passed = await self._counts.replace(token, found)
         except (HotpathError, Unavailable):

@@ -76,8 +76,18 @@ class GateCounts:
                     look.seen[sku] = count
         return look
 
+    async def note(self, look: Look) -> None:
+        """Note the counts as they are now, right before PostgreSQL is asked.
+
+        What was taken earlier is subtracted by PostgreSQL, once it is committed. Subtracted here as well, it
+        would be refused to somebody; so a count errs upward, and the database decides.
+        """
+        for chunk in _chunks(look.seen):
+            counts = await self._execute("HMGET", self._counts, *chunk)
+            look.seen.update((sku, count or b"") for sku, count in zip(chunk, counts, strict=True))
+
     async def put(self, look: Look, found: Mapping[str, int]) -> None:
-        """End a look: what PostgreSQL has becomes the count, less what was taken since the look began."""
+        """End a look: what PostgreSQL has becomes the count, less what was taken since it was asked."""
         for chunk in _chunks([sku for sku in look.seen if sku in found]):
             triples = [part for sku in chunk for part in (sku, found[sku], look.seen[sku])]
             await self._run("gate_put", (self._counts,), (look.generation, *triples))

@@ -257,6 +257,22 @@ async def test_what_is_taken_during_a_look_is_subtracted(gate: Gate, client: Cli
     assert await shows(client, cup=3, pot=0)
 
 
+async def test_a_steady_sale_is_refused_nothing_that_is_there(gate: Gate, client: Client, books: Books):
+    """What is committed between the beginning of a look and its question is subtracted once, not twice."""
+    pieces = 120
+    books.on_hand["cup"] = pieces
+    await gate.changed("cup", pieces - 5)
+    refused = 0
+    while books.sold["cup"] < pieces:
+        gate.look_again(["cup"])
+        admitted = (await admit(client, gate, {"cup": 1})).is_counted
+        await asyncio.sleep(0.002)  # the commit
+        books.sold["cup"] += admitted
+        refused += not admitted
+        await asyncio.sleep(0.005)
+    assert refused == 0
+
+
 async def looked_at(client: Client, sku: str) -> bool:
     """Whether a SKU's last look is over."""
     return await client.execute("EXISTS", keys.gate(ENVIRONMENT, f"look:{sku}")) == 0
