@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.contracts.asyncapi import async_api
 from app.gateway.exchange import Call, Headers, Reply
 from app.gateway.problem_kinds import BY_SLUG, KINDS
 from app.gateway.problems import not_found
@@ -41,6 +42,11 @@ _HEADERS: Final[Headers] = (
 async def show_open_api(services: Services, call: Call) -> Reply:  # noqa: ARG001 - as every route
     """`GET /openapi.json`."""
     return Reply(200, services.open_api)
+
+
+async def show_async_api(services: Services, call: Call) -> Reply:  # noqa: ARG001
+    """`GET /asyncapi.json`."""
+    return Reply(200, async_api())
 
 
 async def show_docs(services: Services, call: Call) -> Reply:  # noqa: ARG001
@@ -77,7 +83,7 @@ def _sections(document: dict[str, Any]) -> Iterator[str]:
     info = document["info"]
     yield f"<h1>{escape(info['title'])}</h1>"
     yield "".join(f"<p>{_prose(part)}</p>" for part in info["description"].split("\n\n"))
-    yield '<p><a href="/openapi.json">openapi.json</a></p>'
+    yield '<p><a href="/openapi.json">openapi.json</a> · <a href="/asyncapi.json">asyncapi.json</a></p>'
     yield '<p class="key"><label>API key <input id="key" type="password" autocomplete="off"></label></p>'
     for tag in document["tags"]:
         yield f"<h2>{escape(tag['name'])}</h2>"

@@ -231,6 +231,10 @@ OPERATIONS: Final = (
         summary="This document", gives={200: "application/json"},
     ),
     Route(
+        method="GET", path="/asyncapi.json", run=pages.show_async_api, tag="documentation",
+        summary="The events, as AsyncAPI", gives={200: "application/json"},
+    ),
+    Route(
         method="GET", path="/docs", run=pages.show_docs, tag="documentation",
         summary="This document, for people", gives={200: "text/html"},
     ),
