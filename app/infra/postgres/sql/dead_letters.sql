@@ -1,5 +1,6 @@
 -- hold: the subject waits from now on; nothing where it does already
-UPDATE marks SET is_held = true WHERE consumer_group = $1 AND subject = $2 AND NOT is_held RETURNING sequence;
+INSERT INTO marks (consumer_group, subject, sequence, is_held) VALUES ($1, $2, 0, true)
+ON CONFLICT (consumer_group, subject) DO UPDATE SET is_held = true WHERE NOT marks.is_held RETURNING sequence;
 
 -- add: the event behind the mark could not be handled
 INSERT INTO dead_letters (consumer_group, subject, sequence, type, kind, state, error, stack, next_at)
