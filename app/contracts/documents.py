@@ -86,8 +86,9 @@ def document(order: Order) -> OrderDocument:
     """An order as its readers see it."""
 
     def money(amount: int) -> Money:
-        return Money(amount, order.currency)
+        return Money(amount, order.currency) if amount else nothing
 
+    nothing, total = Money(0, order.currency), Money(order.total, order.currency)
     return OrderDocument(
         id=order.id,
         customer_id=order.customer_id,
@@ -96,9 +97,9 @@ def document(order: Order) -> OrderDocument:
         waiting_on=order.waiting_on,
         currency=order.currency,
         lines=tuple(
-            LineDocument(x.sku, x.quantity, money(x.unit_price), money(x.amount)) for x in order.lines
+            [LineDocument(x.sku, x.quantity, money(x.unit_price), money(x.amount)) for x in order.lines]
         ),
-        totals=TotalsDocument(money(order.total), money(0), money(0), money(order.total)),
+        totals=TotalsDocument(total, nothing, nothing, total),
         payment=PaymentDocument(
             order.payment.status,
             money(order.payment.authorized),
@@ -106,8 +107,10 @@ def document(order: Order) -> OrderDocument:
             money(order.payment.refunded),
         ),
         fulfilments=tuple(
-            FulfilmentDocument(f.id, f.warehouse, f.status, f.lines, f.tracking_number)
-            for f in order.fulfilments
+            [
+                FulfilmentDocument(f.id, f.warehouse, f.status, f.lines, f.tracking_number)
+                for f in order.fulfilments
+            ]
         ),
         metadata=order.metadata,
         correlation_id=order.correlation_id,

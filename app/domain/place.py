@@ -36,8 +36,8 @@ def place(
     faults = _faults(command, catalogue)
     if faults:
         return Refusal(INVALID, "The order names something that cannot be ordered like this.", faults)
-    lines = tuple(_priced(wanted.sku, wanted.quantity, catalogue) for wanted in command.lines)
-    total = sum(line.amount for line in lines)
+    lines = tuple([_priced(wanted.sku, wanted.quantity, catalogue) for wanted in command.lines])
+    total = sum([line.amount for line in lines])
     refusal = _total_refusal(command, total) or _sold_out_refusal(command, catalogue)
     if refusal:
         return refusal
@@ -65,10 +65,9 @@ def _faults(command: PlaceOrder, catalogue: Mapping[str, Product]) -> tuple[Faul
     for index, wanted in enumerate(command.lines):
         if not 1 <= wanted.quantity <= QUANTITY_MAX:
             faults.append(Fault(f"/lines/{index}/quantity", f"A line has 1 to {QUANTITY_MAX} pieces."))
-        pointer = f"/lines/{index}/sku"
         product = catalogue.get(wanted.sku)
         if product is None:
-            faults.append(Fault(pointer, f"There is no product with the SKU {wanted.sku}."))
+            faults.append(Fault(f"/lines/{index}/sku", f"There is no product with the SKU {wanted.sku}."))
         elif product.price.currency != command.currency:
             priced = product.price.currency
             faults.append(
@@ -87,8 +86,10 @@ def _accepted(order: Order) -> OrderAccepted:
         return Money(amount, order.currency)
 
     lines = tuple(
-        AcceptedLine(line.sku, line.quantity, money(line.unit_price), money(line.amount))
-        for line in order.lines
+        [
+            AcceptedLine(line.sku, line.quantity, money(line.unit_price), money(line.amount))
+            for line in order.lines
+        ]
     )
     return OrderAccepted(order.customer_id, order.currency, lines, money(order.total))
 
@@ -109,8 +110,8 @@ def _total_refusal(command: PlaceOrder, total: int) -> Refusal | None:
 
 
 def _sold_out_refusal(command: PlaceOrder, catalogue: Mapping[str, Product]) -> Refusal | None:
-    left = {line.sku: catalogue[line.sku].available for line in command.lines}
-    gone = {sku for sku, pieces in left.items() if pieces is not None and pieces <= 0}
+    found = [catalogue[line.sku] for line in command.lines]
+    gone = {product.sku for product in found if product.available is not None and product.available <= 0}
     return sold_out(command, gone) if gone else None
 
 
