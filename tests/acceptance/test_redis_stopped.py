@@ -31,7 +31,8 @@ WORST_MS = 1_000.0
 TRIES = 4
 CONNECTIONS = 64
 QUIET_RATE = 150.0
-ORDERS = 40
+QUIET_S = 0.8
+ORDERS = 20
 CLOSED_S = 1.0
 OPEN_S = 1.5
 
@@ -261,7 +262,7 @@ async def test_everybody_is_answered_when_redis_goes_away(
     shop: Shop, failing: tuple[str, Redis, Fault, Fault], what: str
 ) -> None:
     """In the middle of a run, at a rate that any machine bears; and Redis is found again without help."""
-    await fail_in_the_middle(shop, failing, what, QUIET_RATE)
+    await fail_in_the_middle(shop, failing, what, QUIET_S, QUIET_RATE)
 
 
 @pytest.mark.full
@@ -270,13 +271,13 @@ async def test_the_moment_redis_goes_away_costs_one_deadline(
     shop: Shop, failing: tuple[str, Redis, Fault, Fault], what: str
 ) -> None:
     """At half load: those who asked just then wait for it, and nobody for long."""
-    assert await fail_in_the_middle(shop, failing, what, None) < WORST_MS
+    assert await fail_in_the_middle(shop, failing, what, OPEN_S, None) < WORST_MS
 
 
 async def fail_in_the_middle(
-    shop: Shop, failing: tuple[str, Redis, Fault, Fault], what: str, rate: float | None
+    shop: Shop, failing: tuple[str, Redis, Fault, Fault], what: str, seconds: float, rate: float | None
 ) -> float:
-    """Begin a fault in the middle of a run (None: at half load) and end it; the worst latency, ms."""
+    """Begin a fault in the middle of a run (no rate: at half load) and end it; the worst latency, ms."""
     state, redis, begin, end = failing
     wanted = Load(shop, redis.gateway_url)
     if rate is None:
@@ -284,13 +285,13 @@ async def fail_in_the_middle(
     asked = await answered(redis.gateway_url)
 
     async def fail() -> None:
-        while await answered(redis.gateway_url) < asked + rate * OPEN_S / 3:
+        while await answered(redis.gateway_url) < asked + rate * seconds / 3:
             await asyncio.sleep(0.02)
         await begin()
 
     failing_later = asyncio.create_task(fail())
     try:
-        result = await wanted.run(what, OPEN_S, rate)
+        result = await wanted.run(what, seconds, rate)
         await failing_later
     finally:
         failing_later.cancel()
