@@ -17,6 +17,7 @@ import msgspec
 from app.consumer.dispatch import Group, Handler
 from app.consumer.projections import Applied
 from app.contracts.streams import Envelope
+from app.contracts.versions import brought_up
 from app.domain.errors import Unavailable
 from app.infra.postgres import dead_letters
 from app.infra.postgres.dead_letters import DISCARDING, DeadLetter
@@ -159,6 +160,7 @@ class Effect:
     async def _handle(self, fresh: Sequence[Envelope], effects: Effects) -> None:
         """Run the handlers, each with its events."""
         table = self.group.handlers
+        fresh = [brought_up(event) for event in fresh]
         for event in fresh:
             if event.type not in table:
                 raise UnknownEventError(event.type)

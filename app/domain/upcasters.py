@@ -55,7 +55,7 @@ def version(type: str) -> Version:
 
 
 class Versions:
-    """Which versions of which events can be read, and how."""
+    """Which versions of which events can be read, and how. `old` are the types that nobody writes now."""
 
     def __init__(self, events: Iterable[type[msgspec.Struct]], upcasters: Mapping[Version, Upcaster]) -> None:
         """Read the classes of today, and what `upcasters` lead to them.
@@ -64,6 +64,7 @@ class Versions:
         that leads nowhere, or past the version of today.
         """
         self._upcasters = dict(upcasters)
+        self.old = frozenset(known.type for known in self._upcasters)
         self._today: dict[str, int] = {}
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
         self._classes: dict[str, type[msgspec.Struct]] = {}
@@ -81,7 +82,7 @@ class Versions:
     @property
     def types(self) -> frozenset[str]:
         """Every public type that can be read, old ones with them."""
-        return frozenset(self._decoders) | {known.type for known in self._upcasters}
+        return frozenset(self._decoders) | self.old
 
     def read(self, type: str, data: bytes | str | msgspec.Raw) -> msgspec.Struct:
         """An event as it is today, from the JSON that was stored under `type`, whenever that was.

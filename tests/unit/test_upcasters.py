@@ -3,6 +3,9 @@
 import msgspec
 import pytest
 
+from app.contracts.documents import rfc3339
+from app.contracts.streams import Envelope
+from app.contracts.versions import brought_up
 from app.domain import events as e
 from app.domain.chain import chain
 from app.domain.upcasters import (
@@ -50,6 +53,22 @@ def test_every_version_that_was_ever_stored_is_read_as_the_one_of_today(type: st
     """Whatever form the bytes come in."""
     for form in (data, data.encode(), msgspec.Raw(data.encode())):
         assert read(type, form, TESTED) == Counted(3, "piece")
+
+
+def test_consumers_are_given_old_events_as_those_of_today():
+    """With everything else of the envelope as it was published; what nobody knows is left to them."""
+    old = published("test.counted.v0", b'{"type":"test.counted.v0","number":3}')
+    today = published("test.counted.v2", b'{"type":"test.counted.v2","pieces":3,"unit":"piece"}')
+    assert brought_up(old, TESTED) == today
+    assert brought_up(today, TESTED) is today
+    newer = published("test.counted.v3", b"{}")
+    assert brought_up(newer, TESTED) is newer
+    assert old.type == "test.counted.v0"
+
+
+def published(type: str, data: bytes) -> Envelope:
+    """An event in its envelope."""
+    return Envelope("cup:1", type, "/test", "cup", rfc3339(AT), 1, "cor_1", msgspec.Raw(data))
 
 
 def test_every_event_of_the_domain_is_read_as_it_was_written():
