@@ -8,17 +8,19 @@ that it had claimed is claimed again after half a minute.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
 
+from app.contracts.documents import rfc3339
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.statements import statements
 
 SQL: Final = statements("dead_letters")
 
 CLAIM_S: Final = 30.0
+ID_MAX: Final = 2**63 - 1
 ERROR_CHARACTERS_MAX: Final = 1000
 STACK_CHARACTERS_MAX: Final = 16_000
 
@@ -47,6 +49,33 @@ class DeadLetter(msgspec.Struct, frozen=True):
     attempts: int
     first_at: datetime
     last_at: datetime
+
+
+class DeadLetterDocument(msgspec.Struct, frozen=True):
+    """A dead letter as operators see it. `kind` is `failed`, or `unknown`: a type that nobody knew yet."""
+
+    id: str
+    group: str
+    subject: str
+    sequence: int
+    type: str
+    kind: str
+    state: str
+    error: str
+    stack: str
+    attempts: int
+    first_at: str
+    last_at: str
+
+
+def document(letter: DeadLetter) -> DeadLetterDocument:
+    """A letter as operators see it."""
+    shared: dict[str, Any] = {
+        name: getattr(letter, name)
+        for name in ("subject", "sequence", "type", "kind", "state", "error", "stack", "attempts")
+    }
+    times = {"first_at": rfc3339(letter.first_at), "last_at": rfc3339(letter.last_at)}
+    return DeadLetterDocument(id=str(letter.id), group=letter.consumer_group, **shared, **times)
 
 
 class Failure(msgspec.Struct, frozen=True):

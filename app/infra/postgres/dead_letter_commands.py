@@ -1,0 +1,158 @@
+"""`holdfast dlq`: the dead letters of the consumer groups: looked at, tried again, left out.
+
+It only says what is to happen; a consumer does it within a second or two. Said twice is the same as once.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final, TextIO
+
+import msgspec
+
+from app import config
+from app.domain.errors import Unavailable
+from app.infra.postgres.dead_letters import ID_MAX, STATES, WAITING, DeadLetter, DeadLetters, document
+from app.infra.postgres.pool import Database
+from app.usage import Parser
+
+EXIT_UNREACHABLE: Final = 69
+PAGE_SIZE_MAX: Final = 200
+
+_EPILOG: Final = """\
+list shows the letters that wait; --all shows those that were dealt with, too. retry and discard take ids, or
+--group, --type or --all for every letter that waits. A retried event is handled within a second or two by a
+running consumer; what waits behind it follows. A discarded event never has its effect in its group.
+
+DATABASE_URL names the database."""
+
+
+def _letter_id(value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value[:20]) <= ID_MAX:
+        raise argparse.ArgumentTypeError("an id is a whole number, as `holdfast dlq list` shows it")
+    return int(value)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="holdfast dlq",
+        description="Events whose handling failed for good.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="show the letters that wait")
+    show = commands.add_parser("show", help="show one with its error and stack")
+    show.add_argument("id", type=_letter_id, help="the letter's id")
+    retry = commands.add_parser("retry", help="have letters tried again, after a fix")
+    discard = commands.add_parser("discard", help="have their events left out, for good")
+    for command in (retry, discard):
+        command.add_argument("ids", nargs="*", type=_letter_id, metavar="ID", help="the letters' ids")
+    for command in (listing, retry, discard):
+        command.add_argument("--group", help="only those of this consumer group")
+        command.add_argument("--type", help="only events of this type, e.g. order.confirmed.v1")
+        command.add_argument("--all", action="store_true", help="every one")
+    for command in (listing, show, retry, discard):
+        command.add_argument("--json", action="store_true", help="answer in JSON")
+    return parser
+
+
+async def _list(letters: DeadLetters, asked: argparse.Namespace) -> int:
+    states = STATES if asked.all else WAITING
+    found: list[DeadLetter] = []
+    while True:
+        after = found[-1].id if found else 0
+        page = await letters.page(after, PAGE_SIZE_MAX, group=asked.group, type_=asked.type, states=states)
+        found += page
+        if len(page) < PAGE_SIZE_MAX:
+            break
+    if asked.json:
+        _print([document(letter) for letter in found])
+        return 0
+    for letter in found:
+        where = f"{letter.consumer_group}  {letter.subject}:{letter.sequence}  {letter.type}"
+        first_line = letter.error.splitlines()[0] if letter.error else ""
+        _say(f"{letter.id}  {letter.state:9}  {where}  attempts={letter.attempts}  {first_line[:200]}")
+    if not found:
+        _say("there are no dead letters" if asked.all else "no dead letter waits")
+    return 0
+
+
+async def _show(letters: DeadLetters, asked: argparse.Namespace) -> int:
+    letter = await letters.one(asked.id)
+    if letter is None:
+        _say(f"holdfast dlq: there is no dead letter {asked.id}", sys.stderr)
+        return 1
+    if asked.json:
+        _print(document(letter))
+        return 0
+    _say(
+        f"id        {letter.id}\nstate     {letter.state} ({letter.kind})\ngroup     {letter.consumer_group}"
+    )
+    _say(f"event     {letter.subject}:{letter.sequence}  {letter.type}\nattempts  {letter.attempts}")
+    _say(f"first     {letter.first_at:%Y-%m-%d %H:%M:%S%z}\nlast      {letter.last_at:%Y-%m-%d %H:%M:%S%z}")
+    _say(f"error     {letter.error}\n\n{letter.stack}")
+    return 0
+
+
+async def _retry(letters: DeadLetters, asked: argparse.Namespace) -> int:
+    return _tell(
+        asked, await letters.retry(asked.ids or None, group=asked.group, type_=asked.type), "retried"
+    )
+
+
+async def _discard(letters: DeadLetters, asked: argparse.Namespace) -> int:
+    done = await letters.discard(asked.ids or None, group=asked.group, type_=asked.type)
+    return _tell(asked, done, "discarded")
+
+
+def _tell(asked: argparse.Namespace, done: list[int], what: str) -> int:
+    """Say which were meant; 1 when a letter that was named does not wait."""
+    missing = sorted(set(asked.ids) - set(done))
+    if asked.json:
+        _print({what: [str(x) for x in done], "not_waiting": [str(x) for x in missing]})
+    else:
+        _say(f"{len(done)} will be {what}")
+        for letter_id in missing:
+            _say(f"holdfast dlq: {letter_id} does not wait, or is another group's or type's", sys.stderr)
+    return 1 if missing else 0
+
+
+def _print(value: object) -> None:
+    _say(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _say(line: str, to: TextIO | None = None) -> None:
+    print(line, file=to or sys.stdout)
+
+
+_COMMANDS: Final[dict[str, Callable[[DeadLetters, argparse.Namespace], Awaitable[int]]]] = {
+    "list": _list,
+    "show": _show,
+    "retry": _retry,
+    "discard": _discard,
+}
+
+
+async def _run(dsn: str, asked: argparse.Namespace) -> int:
+    database = await Database(dsn, size=1, name="dlq").open()
+    try:
+        return await _COMMANDS[asked.command](DeadLetters(database), asked)
+    except Unavailable:
+        _say("holdfast dlq: PostgreSQL (DATABASE_URL) is unreachable", sys.stderr)
+        return EXIT_UNREACHABLE
+    finally:
+        await database.close()
+
+
+def main(argv: list[str]) -> int:
+    """List, show, retry or discard the dead letters in the database that DATABASE_URL names."""
+    parser = _parser()
+    asked = parser.parse_args(argv)
+    if asked.command in {"retry", "discard"}:
+        if not (asked.ids or asked.group or asked.type or asked.all):
+            parser.error(f"{asked.command} needs ids, --group, --type or --all")
+        if asked.ids and (asked.group or asked.type or asked.all):
+            parser.error("give ids, or --group, --type or --all")
+    return asyncio.run(_run(config.load("tool").database_url, asked))
