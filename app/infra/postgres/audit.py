@@ -6,10 +6,11 @@ finds it, and exits 1 when there was one. If it is ended in the middle, it begin
 
 import argparse
 import asyncio
+import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 from typing import Final, TextIO
@@ -42,13 +43,17 @@ the one before it, each chain ends where its order or product says, each day is 
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """What was found. `found` holds the first breaks, `breaks` counts all; `last_seal` is the newest seen."""
+    """What was found. `found` holds the first breaks, `breaks` counts all; `last_seal` is the newest seen.
+
+    `overdue_days` should have a seal and have none yet: no break, but somebody should ask why.
+    """
 
     is_whole: bool = True
     events: int = 0
     subjects: int = 0
     seals: int = 0
     last_seal: dict[str, str] | None = None
+    overdue_days: int = 0
     breaks: int = 0
     kinds: dict[str, int] = msgspec.field(default_factory=dict)
     found: list[Break] = msgspec.field(default_factory=list)
@@ -84,9 +89,15 @@ def line_of(found: Break) -> str:
 
 
 async def verify(
-    connection: Connection, findings: Findings, begin: date | None, end: date | None
+    connection: Connection,
+    findings: Findings,
+    begin: date | None = None,
+    end: date | None = None,
+    known: Iterable[tuple[date, bytes]] = (),
 ) -> AsyncIterator[Verdict]:
     """Walk all chains and seals, or those with an event from `begin` to `end`; the verdict so far, often.
+
+    `known` are hashes of seals that were kept somewhere else.
 
     Raises what PostgreSQL says.
     """
@@ -113,7 +124,9 @@ async def verify(
         yield verdict()
     async for _ in seals.run(begin, end):
         yield verdict()
-    yield verdict()
+    for day, hash_ in known:
+        await seals.expect(day, hash_)
+    yield msgspec.structs.replace(verdict(), overdue_days=await seals.overdue())
 
 
 @asynccontextmanager
@@ -171,7 +184,7 @@ async def _run(dsn: str, asked: argparse.Namespace) -> Verdict:
             show = _Show(await estimate(connection))
             try:
                 findings = Findings(quiet=asked.json)
-                async for verdict in verify(connection, findings, asked.begin, asked.end):
+                async for verdict in verify(connection, findings, asked.begin, asked.end, asked.known):
                     show.update(verdict)
             finally:
                 show.close()
@@ -188,6 +201,19 @@ def _day(value: str) -> date:
     return day
 
 
+def _known(value: str) -> tuple[date, bytes]:
+    day, _, hash_ = value.partition("=")
+    try:
+        known = bytes.fromhex(hash_)
+    except ValueError:
+        known = b""
+    if len(known) != hashlib.sha256().digest_size:
+        raise argparse.ArgumentTypeError(
+            "it must be a day and the hash of its seal: 2026-01-31=64 hex digits"
+        )
+    return _day(day), known
+
+
 def _parser() -> Parser:
     parser = Parser(prog="holdfast audit", description="Audit the log of record.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -202,6 +228,15 @@ def _parser() -> Parser:
         help="only chains with an event from this day on (UTC)",
     )
     check.add_argument("--to", dest="end", type=_day, metavar="D", help="… up to this day, and its seals")
+    check.add_argument(
+        "--seal",
+        dest="known",
+        type=_known,
+        action="append",
+        default=[],
+        metavar="D=HASH",
+        help="a seal as it was kept somewhere else: it must be the same",
+    )
     check.add_argument("--json", action="store_true", help="answer in JSON")
     return parser
 
@@ -215,6 +250,8 @@ def _say(verdict: Verdict) -> None:
     else:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(verdict.kinds.items()))
         _print(f"{verdict.breaks} breaks ({kinds}) in {counts}")
+    if verdict.overdue_days:
+        _print(f"{verdict.overdue_days} days wait for their seals: does a consumer run?", sys.stderr)
 
 
 def main(argv: list[str]) -> int:

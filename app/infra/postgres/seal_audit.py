@@ -5,13 +5,13 @@ batch at a time. If the process dies here, nothing is lost but the time.
 """
 
 from collections.abc import AsyncIterator, Callable
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
 from typing import Final
 
 from app.domain.chain import Break
 from app.domain.seals import DayOfEvents, Seal, seal_hash
 from app.infra.postgres.pool import Connection
-from app.infra.postgres.seals import SHORT_BYTES, SQL, events_of_day, moments_of
+from app.infra.postgres.seals import SETTLE, SHORT_BYTES, SQL, events_of_day, moments_of
 
 PAGE_SEALS_MAX: Final = 100
 _DAY: Final = timedelta(days=1)
@@ -47,6 +47,19 @@ class SealAudit:
                 before = seal
             assert before is not None
             first = before.day + _DAY
+
+    async def expect(self, day: date, hash: bytes) -> None:
+        """Hold the seal of a day against its hash as it was kept somewhere else."""
+        row = await self._connection.fetchrow(SQL["hash"], day)
+        if row is None:
+            self._report(Break("seal-missing", "its seal, which is known elsewhere, is missing", day=day))
+        elif row["hash"] != hash:
+            self._report(Break("seal-changed", "its seal is not the one that is known elsewhere", day=day))
+
+    async def overdue(self) -> int:
+        """How many days should have a seal by now and have none."""
+        due = await self._connection.fetchrow(SQL["due"], SETTLE.total_seconds())
+        return 0 if due is None else ((due["at"] - SETTLE).astimezone(UTC).date() - due["day"]).days
 
     async def _check(self, seal: Seal, before: Seal | None, *, is_first: bool) -> None:
         self._check_alone(seal)

@@ -60,10 +60,12 @@ async def sealed(database: Database) -> list[Seal]:
     return made
 
 
-async def verified(connection: Connection, begin: date | None = None, end: date | None = None) -> Verdict:
+async def verified(
+    connection: Connection, begin: date | None = None, end: date | None = None, known=()
+) -> Verdict:
     """The verdict of an audit."""
     verdict = Verdict()
-    async for verdict in verify(connection, Findings(quiet=True), begin, end):  # noqa: B007 - the last one counts
+    async for verdict in verify(connection, Findings(quiet=True), begin, end, known):  # noqa: B007 - the last one counts
         pass
     return verdict
 

@@ -81,6 +81,23 @@ async def test_however_the_batches_cut_the_chains(told, other: Connection, monke
         await other.execute("DELETE FROM events WHERE subject = 'cup' AND sequence = 2")
 
 
+async def test_what_is_written_meanwhile_is_no_break(
+    shop: Shop, other: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """Orders come and go on while the audit reads, a few events at a time."""
+    monkeypatch.setattr(chain_audit, "BATCH_EVENTS_MAX", 3)
+    monkeypatch.setattr(chain_audit, "PAGE_HEADS_MAX", 3)
+    await shop.stock("cup", east=100)
+    writing = asyncio.gather(*(shop.confirmed(("cup", 1)) for _ in range(40)))
+    seen = set()
+    while not writing.done():
+        verdict = await verified(other)
+        assert places(verdict.found) == set()
+        seen.add(verdict.events)
+    assert len(await writing) == 40
+    assert len(seen) > 1
+
+
 CHANGES = (
     "type = 'price.changed.v2'",
     "time = time + interval '1 microsecond'",
@@ -202,6 +219,25 @@ async def test_seals_that_were_deleted_are_found(told, other: Connection):
     assert places((await verified(other)).found) == {("seal-missing", DAYS[2], None)}
 
 
+async def test_seals_that_were_made_anew_are_found_by_whoever_kept_one(
+    told, database: Database, other: Connection
+):
+    """The newest seals deleted, the past written anew, and sealed again: inside the database all is well."""
+    newest = await other.fetchrow("SELECT day, hash FROM seals ORDER BY day DESC LIMIT 1")
+    known = [tuple(newest)]
+    assert (await verified(other, known=known)).is_whole
+    await other.execute("DELETE FROM events WHERE subject = 'cup' AND sequence > 2")
+    await store(other, prices("cup", 700, SEALED[2:], told["cup"][1]))
+    await other.execute("DELETE FROM seal_leaves; DELETE FROM seals")
+    verdict = await verified(other, known=known)
+    assert places(verdict.found) == {("seal-missing", newest["day"], None)}
+    assert verdict.overdue_days == (newest["day"] - DAYS[0]).days + 1
+    await sealed(database)
+    verdict = await verified(other)
+    assert (verdict.is_whole, verdict.overdue_days) == (True, 0)
+    assert places((await verified(other, known=known)).found) == {("seal-changed", newest["day"], None)}
+
+
 async def test_the_command_says_that_all_is_well(told, database_url: str, other: Connection):
     """In words, with the hash that an auditor keeps."""
     newest = await other.fetchrow("SELECT day, hash FROM seals ORDER BY day DESC LIMIT 1")
@@ -230,7 +266,7 @@ async def test_the_command_says_what_is_wrong_and_where(told, database_url: str,
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(("verify",), 69), (("verify", "--from", "yesterday"), 64), ((), 64)],
+    [(("verify",), 69), (("verify", "--from", "yesterday"), 64), (("verify", "--seal", "2026-01-31=ab"), 64)],
 )
 async def test_the_command_without_a_database_or_a_meaning(arguments: Sequence[str], code: int):
     """69: nobody answers; 64: nobody understands. One line either way."""

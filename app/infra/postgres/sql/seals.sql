@@ -24,6 +24,9 @@ INSERT INTO seal_leaves (day, number, subject, sequence, hashes) VALUES ($1, $2,
 SELECT day, events, first_event, last_event, root, previous_seal, sealed_at, hash FROM seals
 WHERE day >= $1 AND day <= $2 ORDER BY day LIMIT $3;
 
+-- hash: the hash of one seal
+SELECT hash FROM seals WHERE day = $1;
+
 -- leaf: one leaf of a day
 SELECT subject, sequence, hashes FROM seal_leaves WHERE day = $1 AND number = $2;
 
