@@ -50,6 +50,9 @@ def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTP
         reply = allowed if route is None else await answer(route, services, call)
 
         async def respond(_: Any, __: Any, send: Any) -> None:  # noqa: ANN401 - two spellings of ASGI meet
+            if reply.stream is not None:
+                call.stream = reply.stream  # the edge goes on with it, when Litestar is done
+                return
             await send_reply(send, reply)
 
         return respond

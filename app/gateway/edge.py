@@ -12,7 +12,7 @@ import structlog
 
 from app.domain.ids import ORDER_ID
 from app.gateway import problems
-from app.gateway.exchange import Application, Call, Message, Receive, Scope, Send, send_reply
+from app.gateway.exchange import Application, Call, Message, Receive, Scope, Send, Stream, send_reply
 from app.gateway.hot import READ_PATH, SLOW_S, HotRoutes
 from app.gateway.problem_kinds import BY_SLUG
 from app.observability import metrics
@@ -21,6 +21,7 @@ from app.observability.access_log import AccessLog
 IN_FLIGHT_MAX: Final = 1_024
 PROBES: Final = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 STATE: Final = "call"
+_STREAMS: Final = 200
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -67,8 +68,20 @@ class Edge:
                 await send_reply(answer, problems.answer(call, error))
         finally:
             self._in_flight -= 1
-            self._account(method, call, answer.status, perf_counter() - started)
+            status = answer.status if call.stream is None else _STREAMS
+            self._account(method, call, status, perf_counter() - started)
             structlog.contextvars.reset_contextvars(**tokens)
+        if call.stream is not None:
+            await self._go_on(call, call.stream, answer, scope["client"])
+
+    async def _go_on(self, call: Call, stream: Stream, answer: "_Answer", client: tuple[str, int]) -> None:
+        """Send a stream. The request is answered and counted: a stream is not under way, it only lasts."""
+        try:
+            await stream(call.receive, answer, (client[0], client[1]))
+        except Exception as error:  # noqa: BLE001 - as above
+            reply = problems.answer(call, error)
+            if not answer.status:
+                await send_reply(answer, reply)
 
     async def _answer(self, scope: Scope, call: Call, answer: "_Answer") -> None:
         if self._in_flight > self._in_flight_max and call.path not in PROBES:

@@ -21,6 +21,7 @@ from app.domain.order import Order, evolve
 from app.domain.place import place
 from app.gateway import messages
 from app.gateway.health import Health
+from app.gateway.live_listener import frame
 
 _AT: Final = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 _STEP: Final = timedelta(milliseconds=120)
@@ -73,6 +74,9 @@ _PRODUCT_DOCUMENT: Final = messages.product_document(_PRODUCT)
 _STOCK: Final = messages.stock_document(
     SkuStock(_PRODUCT.sku, (WarehouseStock("east", 25, 2), WarehouseStock("west", 17, 0)))
 )
+
+STREAM: Final = frame(_EVENT.id, _EVENT.type, msgspec.json.encode(_EVENT)).decode()
+"""One event as a stream sends it."""
 
 EXAMPLES: Final = MappingProxyType(
     {

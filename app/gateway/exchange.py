@@ -29,13 +29,21 @@ _CORRELATION: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 
 
+Stream: TypeAlias = Callable[[Receive, Send, tuple[str, int]], Awaitable[None]]
+"""Sends a whole response to a peer (address, port), from its head to its end, maybe a long while later."""
+
+
 class Reply(msgspec.Struct, frozen=True):
-    """What is answered: status, the bytes of the body with their type, and headers (lower-case names)."""
+    """What is answered: status, the bytes of the body with their type, and headers (lower-case names).
+
+    With a `stream`, that sends it all.
+    """
 
     status: int
     body: bytes = b""
     headers: Headers = ()
     media: bytes = JSON
+    stream: Stream | None = None
 
 
 class Call:
@@ -43,7 +51,7 @@ class Call:
 
     `correlation_id` is the caller's `X-Correlation-ID`, else the trace id of its `traceparent`, else new;
     `order_id` is the order that the request turns out to be about; `limits` are the headers that tell the
-    caller what is left of its limit.
+    caller what is left of its limit; `stream` is what answers when the request itself is done with.
     """
 
     __slots__ = (
@@ -59,6 +67,7 @@ class Call:
         "receive",
         "request_id",
         "route",
+        "stream",
         "traceparent",
     )
 
@@ -81,6 +90,7 @@ class Call:
         self.caller: ApiKey | None = None
         self.limits: Headers = ()
         self.order_id: str | None = None
+        self.stream: Stream | None = None
 
     def header(self, name: bytes) -> str | None:
         """A header by its lower-case name; repeated ones are joined with commas."""

@@ -15,7 +15,7 @@ from app.domain.fulfilment import FulfilmentStatus
 from app.domain.order import Status
 from app.domain.payment import PaymentStatus
 from app.gateway import messages
-from app.gateway.examples import example_of, plain
+from app.gateway.examples import STREAM, example_of, plain
 from app.gateway.health import Health
 from app.gateway.problem_kinds import BY_SLUG
 from app.gateway.problems import MEDIA, Problem
@@ -178,10 +178,14 @@ def _good(route: Route, status: int, kind: Any, schema_of: dict[str, Any]) -> di
     response: dict[str, Any] = {"description": said, "headers": _references(headers)}
     if isinstance(kind, str):
         response["content"] = {kind: {"schema": {"type": "string"} if kind.startswith("text/") else {}}}
+        if status in route.shows:
+            response["content"][kind]["example"] = route.shows[status]
     elif kind is not None:
         example = plain(route.shows[status]) if status in route.shows else example_of(kind)
         content = {"schema": schema_of[repr(kind)], "example": example}
         response["content"] = {"application/json": content}
+        if route.also_streams:
+            response["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": STREAM}
     return response
 
 
@@ -200,6 +204,7 @@ _GIVEN: Final = {
     Page[messages.StockDocument]: "One page of stock.",
     messages.CarrierAnswer: "The report was taken; it need not be repeated.",
     Health: "All is well.",
+    "text/event-stream": "Events as they happen; the `data` of each is its envelope.",
     "text/plain": "The metrics, in Prometheus' text format.",
     "application/json": "The document.",
     "text/html": "The page.",

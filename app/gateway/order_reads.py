@@ -10,8 +10,9 @@ from app.domain.ids import NAME, ORDER_ID
 from app.domain.order import Status
 from app.gateway.deadlines import within
 from app.gateway.exchange import Call, Reply
+from app.gateway.live_routes import follow_order, sequence_of, wants_stream
 from app.gateway.parameters import cursor_of, encode_cursor, limit_of, query, time_of
-from app.gateway.problems import ProblemError, not_found, wrong_parameter
+from app.gateway.problems import not_found, wrong_parameter
 from app.gateway.services import Services
 from app.infra.postgres.api_keys import ApiKey
 from app.infra.postgres.order_lists import StoredEvent, Wanted
@@ -67,14 +68,15 @@ async def list_orders(services: Services, call: Call) -> Reply:
 
 
 async def list_events(services: Services, call: Call) -> Reply:
-    """`GET /v1/orders/{order_id}/events`: what happened to an order, in order."""
-    accept = (call.header(b"accept") or "*/*").lower()
-    if "text/event-stream" in accept and "json" not in accept and "*/*" not in accept:
-        raise ProblemError("not-acceptable", "Live events are not served yet; ask for application/json.")
+    """`GET /v1/orders/{order_id}/events`: what happened to an order, or, as a stream, what happens."""
+    if wants_stream(call):
+        return await follow_order(services, call)
     identity = call.parameters["order_id"]
-    given = query(call, "cursor", "limit")
+    given = query(call, "cursor", "limit", "after")
     limit = limit_of(given)
     after = int(cursor_of(given, "events", _is_sequence) or 0)
+    if given.get("after"):
+        after = max(after, sequence_of("after", given["after"], identity))
     owner = await _owner(services, identity)
     if owner is None or not _may_see(call.caller, owner):
         raise not_found("such order")

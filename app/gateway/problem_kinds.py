@@ -64,7 +64,7 @@ KINDS: Final = (
         "not-acceptable",
         406,
         "The answer cannot be given in this form",
-        "Ask for `application/json`.",
+        "Ask for `application/json`, or for `text/event-stream` where events are followed.",
     ),
     Kind(
         "request-timeout",

@@ -12,7 +12,18 @@ import msgspec
 from app.contracts.documents import OrderDocument, Page
 from app.contracts.streams import Envelope
 from app.domain.order import Status
-from app.gateway import carrier, examples, health, inventory, messages, order_reads, orders, pages, products
+from app.gateway import (
+    carrier,
+    examples,
+    health,
+    inventory,
+    live_routes,
+    messages,
+    order_reads,
+    orders,
+    pages,
+    products,
+)
 from app.gateway.exchange import Call, Reply
 from app.gateway.parameters import LIMIT_DEFAULT, LIMIT_MAX
 from app.gateway.services import Services
@@ -38,6 +49,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     type of its document (a text: that media type; None: no body); `keyed` asks for an Idempotency-Key;
     `admits_itself` counts the request against its caller's limit together with other questions. Where
     a status has more to it than its kind of document: `says` in words, `shows` an example, `sends` headers.
+    `also_streams`: 200 is a stream of events where that is what the caller accepts.
     """
 
     method: str
@@ -57,6 +69,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     sends: Mapping[int, tuple[str, ...]] = {}
     refuses: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
+    also_streams: bool = False
     is_probe: bool = False
 
     @property
@@ -110,6 +123,15 @@ _FILTERS: Final = (
     Parameter("created_after", "query", "Only those accepted later than this.", _TIME),
     Parameter("created_before", "query", "Only those accepted earlier than this.", _TIME),
 )
+_RESUMING: Final = (
+    Parameter(
+        "Last-Event-ID",
+        "header",
+        "The `id` of the last event that the caller has: the stream goes on behind it.",
+        {"type": "string", "examples": [f"{examples.ORDER_ID}:3"]},
+    ),
+    Parameter("after", "query", "The same, for clients that cannot set headers.", _TEXT),
+)
 _SIGNED: Final = tuple(
     Parameter(name, "header", about, _TEXT, required=True)
     for name, about in (
@@ -150,8 +172,13 @@ ORDERS: Final = (
     ),
     Route(
         method="GET", path="/v1/orders/{order_id}/events", run=order_reads.list_events, tag="orders",
-        scope="orders:read", summary="Read what happened to an order", gives={200: Page[Envelope]},
-        refuses=("not-found", "not-acceptable"), parameters=(_ORDER_ID, _CURSOR, _LIMIT),
+        scope="orders:read", summary="Read what happened to an order, or follow it",
+        about="With `Accept: text/event-stream` (and nothing else) the answer is a stream of Server-Sent "
+        "Events: the history, then each event as it happens, once, in order. It ends when the order is final "
+        "and all is said, and after some minutes; come again with the last `id` as `Last-Event-ID`.",
+        gives={200: Page[Envelope], 204: None}, also_streams=True,
+        says={204: "Nothing more will happen: the order is final and the caller has its last event."},
+        refuses=("not-found",), parameters=(_ORDER_ID, _CURSOR, _LIMIT, *_RESUMING),
     ),
     Route(
         method="POST", path="/v1/orders/{order_id}/cancel", run=orders.cancel_order, tag="orders",
@@ -161,6 +188,25 @@ ORDERS: Final = (
         says={200: "The order, `cancelling` (what was done for it is being undone) or `cancelled` already."},
         shows={200: examples.CANCELLING},
         refuses=("not-found", "too-late", "not-cancellable"), parameters=(_ORDER_ID,),
+    ),
+)  # fmt: skip
+
+LIVE: Final = (
+    Route(
+        method="GET", path="/v1/events", run=live_routes.follow_events, tag="events", scope="orders:read",
+        summary="Follow everything that happens",
+        about="A stream of Server-Sent Events, from now on, or from behind `Last-Event-ID`. Every event is "
+        "sent at least once: those of the last seconds before the one you name are sent again, so tell them "
+        "apart by their ids. It ends after some minutes; come again. Needs the scopes `orders:read`, "
+        "`products:read` and `inventory:read`, and a key that is not bound to a customer.",
+        gives={200: "text/event-stream"}, shows={200: examples.STREAM}, refuses=("not-acceptable",),
+        parameters=(
+            Parameter(
+                "type", "query", "Only events of these types, with commas between them.",
+                {"type": "string", "examples": ["order.completed.v1,price.changed.v1"]},
+            ),
+            *_RESUMING,
+        ),
     ),
 )  # fmt: skip
 
@@ -245,4 +291,4 @@ OPERATIONS: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*ORDERS, *CATALOGUE, *OPERATIONS)
+ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *OPERATIONS)

@@ -8,6 +8,7 @@ from app.contracts import streams
 from app.gateway.admission import Admissions
 from app.gateway.auth import Keyring
 from app.gateway.cached_orders import CachedOrders
+from app.gateway.live import Live
 from app.gateway.waiting import Watch
 from app.infra.postgres.catalogue import PostgresCatalogue
 from app.infra.postgres.intake import Intake
@@ -31,11 +32,17 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     admissions: Admissions
     gate: Gate
     watch: Watch
+    live: Live
     hints: Hints
     webhook_secret: bytes
     checks: Mapping[str, Check]
     open_api: bytes = b""
     docs_page: bytes = b""
+
+    def let_go(self) -> None:
+        """Let everybody go who is held for long: the process is to stop."""
+        self.watch.let_go()
+        self.live.let_go()
 
     def hint_orders(self) -> None:
         """Say that workflows are called and events wait to be published; a lost hint costs a poll."""

@@ -113,7 +113,7 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
                 "127.0.0.1",
                 port,
                 stopping,
-                drain=services.watch.let_go,
+                drain=services.let_go,
                 shutdown_timeout_s=10,
             )
         )
