@@ -65,5 +65,5 @@ if taken[1] then -- in one command, because each is written to the server's log 
   redis.call('HSET', KEYS[3], unpack(taken))
 end
 -- It may have taken the last piece: until it is answered, a repetition of it must not be told "sold out".
-redis.call('SET', KEYS[2], ARGV[3], 'PX', 5000)
+redis.call('SET', KEYS[2], ARGV[3], 'PX', 15000)
 return left * 4 + known
