@@ -109,7 +109,7 @@ def _foreground(
 
     code, joined = asyncio.run(_supervise(folder, options, show, ready))
     if joined is not None:
-        _print(_text(joined, "Holdfast runs already. Stop it with: holdfast down", as_json=as_json))
+        _print(_text(joined, "Holdfast runs already. Stop it with: make down", as_json=as_json))
     return code
 
 
@@ -118,12 +118,12 @@ def _detach(
 ) -> int:
     found = asyncio.run(joining.lock_or_join(folder, options, show))
     if not isinstance(found, int):
-        _print(_text(found, "Holdfast runs already. Stop it with: holdfast down", as_json=as_json))
+        _print(_text(found, "Holdfast runs already. Stop it with: make down", as_json=as_json))
         return 0
     os.close(found)  # the supervisor takes it for itself
     background.start(folder, options, show)
     show(Notice(progress.READY))
-    _announce(folder, "Holdfast is ready. Stop it with: holdfast down", as_json=as_json)
+    _announce(folder, "Holdfast is ready. Stop it with: make down", as_json=as_json)
     return 0
 
 
