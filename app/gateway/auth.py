@@ -112,6 +112,12 @@ async def authenticate(keyring: Keyring, call: Call, scope: str) -> ApiKey:
     return key
 
 
+def refuse_customers(call: Call) -> None:
+    """Raises ProblemError where the caller's key is bound to a customer: this shows what is everybody's."""
+    if call.caller is None or call.caller.customer_id is not None:
+        raise ProblemError("forbidden", "A key that is bound to a customer is not allowed this.")
+
+
 async def _find(keyring: Keyring, header: bytes) -> ApiKey:
     match = _BEARER.match(header.decode("latin-1"))
     if match is None:

@@ -20,8 +20,11 @@ from app.domain.money import Money
 from app.domain.order import Order, evolve
 from app.domain.place import place
 from app.gateway import messages
+from app.gateway.analytics import MinuteDocument, minute_document
 from app.gateway.health import Health
 from app.gateway.live_listener import frame
+from app.infra.postgres.analytics import Minute
+from app.infra.postgres.dead_letters import DeadLetterDocument
 
 _AT: Final = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 _STEP: Final = timedelta(milliseconds=120)
@@ -75,6 +78,32 @@ _STOCK: Final = messages.stock_document(
     SkuStock(_PRODUCT.sku, (WarehouseStock("east", 25, 2), WarehouseStock("west", 17, 0)))
 )
 
+_MINUTE: Final = minute_document(
+    Minute(
+        _AT.replace(second=0, microsecond=0),
+        {
+            "orders": {"accepted": 12, "confirmed": 11, "rejected": 1},
+            "revenue": {"USD": 32274},
+            "rejections": {"out_of_stock": 1},
+            "price_changes": {"": 2},
+        },
+    )
+)
+_LETTER: Final = DeadLetterDocument(
+    id="17",
+    group="projections",
+    subject=ORDER_ID,
+    sequence=5,
+    type="order.confirmed.v1",
+    kind="failed",
+    state="open",
+    error="KeyError('currency')",
+    stack="Traceback (most recent call last): …",
+    attempts=6,
+    first_at=rfc3339(_AT),
+    last_at=rfc3339(_AT + _STEP),
+)
+
 STREAM: Final = frame(_EVENT.id, _EVENT.type, msgspec.json.encode(_EVENT)).decode()
 """One event as a stream sends it."""
 
@@ -103,6 +132,9 @@ EXAMPLES: Final = MappingProxyType(
         Page[streams.Envelope]: Page([_EVENT], None),
         Page[messages.ProductDocument]: Page([_PRODUCT_DOCUMENT], None),
         Page[messages.StockDocument]: Page([_STOCK], None),
+        Page[MinuteDocument]: Page([_MINUTE], None),
+        DeadLetterDocument: _LETTER,
+        Page[DeadLetterDocument]: Page([_LETTER], None),
         Health: Health("ok", {"postgres": "ok"}),
     }
 )

@@ -13,7 +13,9 @@ from app.contracts.documents import OrderDocument, Page
 from app.contracts.streams import Envelope
 from app.domain.order import Status
 from app.gateway import (
+    analytics,
     carrier,
+    dead_letters,
     examples,
     health,
     inventory,
@@ -28,6 +30,7 @@ from app.gateway.exchange import Call, Reply
 from app.gateway.parameters import LIMIT_DEFAULT, LIMIT_MAX
 from app.gateway.services import Services
 from app.gateway.waiting import WAIT_SECONDS_MAX
+from app.infra.postgres.dead_letters import STATES, DeadLetterDocument
 
 Run: TypeAlias = Callable[[Services, Call], Awaitable[Reply]]
 
@@ -255,6 +258,41 @@ CATALOGUE: Final = (
     ),
 )  # fmt: skip
 
+INSIGHT: Final = (
+    Route(
+        method="GET", path="/v1/analytics/minutely", run=analytics.list_minutes, tag="analytics",
+        scope="analytics:read", summary="List what happened minute by minute, oldest first",
+        about="Minutes in which nothing happened are left out. Counted within about a second of the event.",
+        gives={200: Page[analytics.MinuteDocument]}, says={200: "One page of minutes."},
+        parameters=(
+            Parameter("from", "query", "Only minutes that begin then or later.", _TIME),
+            Parameter("to", "query", "Only minutes that begin earlier than this.", _TIME),
+            _CURSOR, _LIMIT,
+        ),
+    ),
+    Route(
+        method="GET", path="/v1/dead-letters", run=dead_letters.list_dead_letters, tag="dead letters",
+        scope="operations:read", summary="List events that a consumer group could not handle",
+        about="Those that wait, unless a state is asked for; oldest first.",
+        gives={200: Page[DeadLetterDocument]}, says={200: "One page of dead letters."},
+        parameters=(
+            Parameter("group", "query", "Only this consumer group's.", _TEXT),
+            Parameter("type", "query", "Only events of this type.", _TEXT),
+            Parameter("state", "query", "Only those in this state.", {"type": "string", "enum": [*STATES]}),
+            _CURSOR, _LIMIT,
+        ),
+    ),
+    Route(
+        method="POST", path="/v1/dead-letters/{letter_id}/retry", run=dead_letters.retry_dead_letter,
+        tag="dead letters", scope="operations:write", summary="Have a dead letter tried again",
+        about="A consumer handles it within a second or two, and what waits behind it follows. Asking again "
+        "is nothing new, so no Idempotency-Key is needed; one that was dealt with stays as it is.",
+        gives={202: DeadLetterDocument}, says={202: "The letter: `retrying`, or how it was dealt with."},
+        refuses=("not-found",),
+        parameters=(Parameter("letter_id", "path", "The letter's id.", _TEXT, required=True),),
+    ),
+)  # fmt: skip
+
 OPERATIONS: Final = (
     Route(
         method="GET", path="/livez", run=health.live, tag="operations", is_probe=True,
@@ -291,4 +329,4 @@ OPERATIONS: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *OPERATIONS)
+ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *INSIGHT, *OPERATIONS)

@@ -26,8 +26,10 @@ from app.gateway.routes import ROUTES
 from app.gateway.server import check_port, serve
 from app.gateway.services import Services
 from app.gateway.waiting import Watch
+from app.infra.postgres.analytics import PostgresAnalytics
 from app.infra.postgres.api_keys import ApiKeys
 from app.infra.postgres.catalogue import PostgresCatalogue
+from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.live_events import LiveEvents
 from app.infra.postgres.order_lists import PostgresOrderLists
@@ -150,6 +152,8 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
         orders=orders,
         lists=lists,
         catalogue=PostgresCatalogue(database),
+        analytics=PostgresAnalytics(database),
+        dead_letters=DeadLetters(database),
         cached=cached,
         keyring=Keyring(ApiKeys(database)),
         admissions=admissions,

@@ -10,7 +10,9 @@ from app.gateway.auth import Keyring
 from app.gateway.cached_orders import CachedOrders
 from app.gateway.live import Live
 from app.gateway.waiting import Watch
+from app.infra.postgres.analytics import PostgresAnalytics
 from app.infra.postgres.catalogue import PostgresCatalogue
+from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.order_lists import PostgresOrderLists
 from app.infra.postgres.orders import PostgresOrders
@@ -27,6 +29,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     orders: PostgresOrders
     lists: PostgresOrderLists
     catalogue: PostgresCatalogue
+    analytics: PostgresAnalytics
+    dead_letters: DeadLetters
     cached: CachedOrders
     keyring: Keyring
     admissions: Admissions

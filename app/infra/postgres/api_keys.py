@@ -24,6 +24,9 @@ SCOPES: Final = (
     "products:write",
     "inventory:read",
     "inventory:write",
+    "analytics:read",
+    "operations:read",
+    "operations:write",
 )
 """Everything a key may be allowed to do."""
 

@@ -8,7 +8,7 @@ that it had claimed is claimed again after half a minute.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -70,12 +70,20 @@ class DeadLetterDocument(msgspec.Struct, frozen=True):
 
 def document(letter: DeadLetter) -> DeadLetterDocument:
     """A letter as operators see it."""
-    shared: dict[str, Any] = {
-        name: getattr(letter, name)
-        for name in ("subject", "sequence", "type", "kind", "state", "error", "stack", "attempts")
-    }
-    times = {"first_at": rfc3339(letter.first_at), "last_at": rfc3339(letter.last_at)}
-    return DeadLetterDocument(id=str(letter.id), group=letter.consumer_group, **shared, **times)
+    return DeadLetterDocument(
+        id=str(letter.id),
+        group=letter.consumer_group,
+        subject=letter.subject,
+        sequence=letter.sequence,
+        type=letter.type,
+        kind=letter.kind,
+        state=letter.state,
+        error=letter.error,
+        stack=letter.stack,
+        attempts=letter.attempts,
+        first_at=rfc3339(letter.first_at),
+        last_at=rfc3339(letter.last_at),
+    )
 
 
 class Failure(msgspec.Struct, frozen=True):
