@@ -6,7 +6,7 @@ path, so no personal data gets into them. Reads of an order that went well have 
 """
 
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -74,10 +74,10 @@ class Edge:
         if call.stream is not None:
             await self._go_on(call, call.stream, answer, scope["client"])
 
-    async def _go_on(self, call: Call, stream: Stream, answer: "_Answer", client: tuple[str, int]) -> None:
+    async def _go_on(self, call: Call, stream: Stream, answer: "_Answer", client: tuple[str, Any]) -> None:
         """Send a stream. The request is answered and counted: a stream is not under way, it only lasts."""
         try:
-            await stream(call.receive, answer, (client[0], client[1]))
+            await stream(call.receive, answer, (client[0], int(client[1])))
         except Exception as error:  # noqa: BLE001 - as above
             reply = problems.answer(call, error)
             if not answer.status:

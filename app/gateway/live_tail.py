@@ -7,7 +7,7 @@ own way up to now first. If the process dies here, its listeners come again and 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,20 +32,28 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 class TailListener(Listener):
-    """Follows all events whose type it wants. What is told while `held` is a list waits there."""
+    """Follows all events whose type it wants. What is told while `held` is a list waits there.
 
-    __slots__ = ("held", "wants")
+    `known` is what it read for itself lately, until a time of the loop's clock: that is not told again.
+    """
+
+    __slots__ = ("held", "known", "known_until", "wants")
 
     def __init__(self, may_stay: MayStay, wants: Callable[[str], bool]) -> None:
         """Follow the events of which `wants` is true."""
         super().__init__(may_stay)
         self.wants = wants
         self.held: list[tuple[str, bytes]] | None = None
+        self.known: Container[str] = ()
+        self.known_until = 0.0
 
     def tell(self, identity: str, told: bytes) -> None:
         """Have an event sent, now or when what was before it is read."""
         if self.held is None:
-            self.push(told)
+            if self.known_until and self._loop.time() > self.known_until:
+                self.known, self.known_until = (), 0.0
+            if identity not in self.known:
+                self.push(told)
         elif len(self.held) < FRAMES_MAX:
             self.held.append((identity, told))
         else:
@@ -147,10 +155,11 @@ class Tail:
                 listener.held = []
                 self.attach(listener)
                 is_attached = True
+        listener.known = sent
+        listener.known_until = self._loop.time() + 2 * LATE.total_seconds()
         held, listener.held = listener.held or [], None
         for known, told in held:
-            if known not in sent:
-                listener.push(told)
+            listener.tell(known, told)
 
     def _tell(self, identity: str, kind: str, envelope: Callable[[], bytes]) -> None:
         if identity in self._told:

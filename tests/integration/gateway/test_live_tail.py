@@ -1,0 +1,170 @@
+"""Following everything: from now on or from behind an event, each at least once, whatever Redis does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.gateway import live as live_module
+from app.gateway import live_listener, live_tail
+from tests.integration.gateway.live import Log, Stream, listening_to, logging_to, opened
+from tests.integration.gateway.served import NOBODY, Gateway, problem, serving
+
+ALL = "/v1/events"
+LONG_AGO = timedelta(hours=1)
+
+
+@pytest.fixture
+async def log(gateway: Gateway, redis_url: str) -> AsyncIterator[Log]:
+    """The log of that gateway."""
+    async with logging_to(gateway.database, redis_url) as log:
+        yield log
+
+
+def ids(events: list[dict]) -> list[str]:
+    """Their ids."""
+    return [event["id"] for event in events]
+
+
+async def until(stream: Stream, identity: str) -> list[str]:
+    """The ids of what comes, up to that one."""
+    found = []
+    while not found or found[-1] != identity:
+        event = await stream.event()
+        assert event is not None
+        found.append(event["id"])
+    return found
+
+
+async def test_it_starts_now_and_tells_everything(gateway: Gateway, log: Log):
+    """Orders, prices and stock; nothing of before; published or not yet, doubled or not, once."""
+    await log.write("before", "price.changed.v1")
+    async with listening_to(gateway.port, ALL) as stream:
+        assert stream.headers["content-type"] == "text/event-stream"
+        unheard = await log.write("a", "price.changed.v1")
+        assert ids([await stream.event()]) == ["a:1"]
+        await log.publish(unheard)
+        for number in range(2, 30):
+            envelope = await log.write("a", "inventory.adjusted.v1")
+            await log.publish(envelope, envelope)
+            assert ids([await stream.event()]) == [f"a:{number}"]
+        await stream.silence()
+
+
+async def test_it_tells_only_the_types_that_are_wanted(gateway: Gateway, log: Log):
+    """Named with or without their versions; a name that is none is refused."""
+    async with listening_to(gateway.port, f"{ALL}?type=order.completed.v1,price.changed") as stream:
+        await log.heard_by(1)
+        for kind in ("order.completed.v1", "order.accepted.v1", "price.changed.v1"):
+            await log.happen("x", kind)
+        assert ids(await stream.events(2)) == ["x:1", "x:3"]
+    headers = {"Accept": "text/event-stream"}
+    problem(await gateway.client.get(f"{ALL}?type=order.done", headers=headers), 400, "invalid-parameter")
+    problem(await gateway.client.get(f"{ALL}?types=x", headers=headers), 400, "invalid-parameter")
+
+
+async def test_it_goes_on_behind_an_event_and_leaves_nothing_out(
+    gateway: Gateway, log: Log, monkeypatch: pytest.MonkeyPatch
+):
+    """However long ago and however much, in pages; what happens meanwhile comes, too."""
+    monkeypatch.setattr("app.infra.postgres.live_events.PAGE", 20)
+    start = datetime.now(UTC) - LONG_AGO
+    for number in range(150):
+        await log.write(f"old-{number % 7}", "price.changed.v1", at=start + number * timedelta(seconds=9))
+    await log.write("known", "price.changed.v1", at=start + timedelta(minutes=1))
+    await log.write("late", "price.changed.v1", at=start + timedelta(seconds=50))
+    async with listening_to(gateway.port, ALL, last_id="known:1") as stream:
+        await log.heard_by(1)
+        seen = []
+        for number in range(1, 6):
+            await log.happen("new", "price.changed.v1")
+            seen += await until(stream, f"new:{number}")
+        rows = await log.database.fetch(
+            "SELECT subject || ':' || sequence AS id FROM events WHERE time >= $1 AND subject <> 'known'",
+            start + timedelta(seconds=60),
+        )
+        assert {row["id"] for row in rows} <= set(seen)
+        assert "late:1" in seen
+        assert len(seen) == len(set(seen))
+        assert "old-0:1" not in seen
+        for subject in {identity.partition(":")[0] for identity in seen}:
+            own = [int(identity.partition(":")[2]) for identity in seen if identity.startswith(f"{subject}:")]
+            assert own == sorted(own)
+
+
+async def test_without_redis_it_goes_on_from_postgres(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """A little later."""
+    monkeypatch.setattr(live_tail, "POLL_AWAY_S", 0.2)
+    async with (
+        serving(database_url, NOBODY) as gateway,
+        logging_to(gateway.database, NOBODY) as log,
+        listening_to(gateway.port, ALL) as stream,
+    ):
+        for number in range(1, 4):
+            await log.write("a", "price.changed.v1")
+            assert ids([await stream.event()]) == [f"a:{number}"]
+
+
+async def test_what_was_not_heard_is_found(gateway: Gateway, log: Log):
+    """What happened while the subscription was lost, and then what is heard, in their order, once."""
+    async with listening_to(gateway.port, ALL) as first, listening_to(gateway.port, ALL) as second:
+        await log.heard_by(1)
+        for turn in range(3):
+            await log.happen("a", "price.changed.v1")
+            await log.write("a", "price.changed.v1")
+            await log.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await log.write("a", "price.changed.v1")
+            await log.heard_by(1)
+            await log.happen("a", "price.changed.v1")
+            expected = [f"a:{number}" for number in range(4 * turn + 1, 4 * turn + 5)]
+            assert ids(await first.events(4)) == expected
+            assert ids(await second.events(4)) == expected
+
+
+async def test_who_is_the_last_to_leave_ends_the_subscription(gateway: Gateway, log: Log):
+    """And whoever comes then starts anew, from then on."""
+    for number in range(1, 4):
+        async with listening_to(gateway.port, ALL) as stream:
+            await log.heard_by(1)
+            await log.happen("a", "price.changed.v1")
+            assert ids([await stream.event()]) == [f"a:{number}"]
+        await log.heard_by(0)
+
+
+async def test_it_is_for_keys_that_see_everything(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
+    """Not for a customer's, not without the scopes, not for who would take JSON; and for so many."""
+    headers = {"Accept": "text/event-stream"}
+    mine = await gateway.key(customer="cust-1")
+    problem(await gateway.client.get(ALL, headers=headers | mine), 403, "forbidden")
+    some = await gateway.key("orders:read", "products:read")
+    assert (
+        "inventory:read"
+        in problem(await gateway.client.get(ALL, headers=headers | some), 403, "forbidden")["detail"]
+    )
+    problem(await gateway.client.get(ALL), 406, "not-acceptable")
+    for wrong in ("x", "nothing:1", "7"):
+        answer = await gateway.client.get(ALL, headers=headers | {"Last-Event-ID": wrong})
+        problem(answer, 400, "invalid-parameter")
+    monkeypatch.setattr(live_module, "TAILS_MAX", 1)
+    async with listening_to(gateway.port, ALL):
+        problem(await gateway.client.get(ALL, headers=headers), 503, "overloaded")
+
+
+async def test_who_takes_nothing_of_everything_is_dropped(
+    gateway: Gateway, log: Log, monkeypatch: pytest.MonkeyPatch
+):
+    """Others hear on; what waits for one reader is bounded."""
+    monkeypatch.setattr(live_listener, "FRAMES_MAX", 50)
+    quick = await opened(gateway.port, ALL)
+    slow = await opened(gateway.port, ALL, limit=4096, window=4096)
+    await log.heard_by(1)
+    for number in range(1, 120):
+        await log.happen("a", "price.changed.v1", filler="x" * 100_000)
+        assert ids([await quick.event()]) == [f"a:{number}"]
+    async with asyncio.timeout(10):
+        while 'holdfast_live_listeners{of="all"} 1.0' not in (await gateway.client.get("/metrics")).text:
+            await asyncio.sleep(0.02)
+    assert len(await slow.rest()) < 119
+    await slow.close()
+    await quick.close()
