@@ -43,11 +43,37 @@ FROM counted GROUP BY day, currency ORDER BY day, currency
 """
 """The daily summary, counted straight from the log of record."""
 
+EXPECTED_MINUTES = """
+WITH counted AS (
+    SELECT time, 'orders' AS measure, split_part(type, '.', 2) AS key, 1 AS value FROM events
+    WHERE type ~ '^order.(accepted|confirmed|dispatched|completed|rejected|cancelled).v1$'
+    UNION ALL SELECT time, 'rejections', data->'reason'->>'code', 1 FROM events
+    WHERE type = 'order.rejected.v1'
+    UNION ALL SELECT time, 'revenue', data->'amount'->>'currency', (data->'amount'->>'amount')::bigint
+    FROM events WHERE type = 'payment.captured.v1'
+    UNION ALL SELECT time, 'refunds', data->'amount'->>'currency', (data->'amount'->>'amount')::bigint
+    FROM events WHERE type = 'payment.refunded.v1'
+    UNION ALL SELECT time, 'price_changes', '', 1 FROM events WHERE type = 'price.changed.v1'
+)
+SELECT date_trunc('minute', time) AS minute, measure, key, sum(value)::bigint AS value
+FROM counted GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+"""What analytics should hold, counted straight from the log of record."""
+
 BEHIND = """
 SELECT count(*) FROM orders o
 LEFT JOIN marks m ON m.subject = o.id AND m.consumer_group = 'projections'
 WHERE o.version <> coalesce(m.sequence, 0)
 """
+
+BEHIND_IN_ANY = """
+SELECT count(*) FROM (SELECT subject, max(sequence) AS last FROM events GROUP BY subject) e
+CROSS JOIN unnest($1::text[]) AS g
+LEFT JOIN marks m ON m.subject = e.subject AND m.consumer_group = g
+WHERE e.last <> coalesce(m.sequence, 0)
+"""
+
+GROUPS = ("projections", "analytics")
 
 
 class Orders:
@@ -150,6 +176,19 @@ class Orders:
         except TimeoutError:
             raise AssertionError(f"{await self.behind()} orders are behind") from None
         assert await self.summary() == await self.expected()
+
+    async def all_caught_up(self, *, timeout_s: float = 30) -> None:
+        """Wait until everything has had its effect in every group; then all sums are right to the cent."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while behind := (await self.database.fetch(BEHIND_IN_ANY, GROUPS))[0]["count"]:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{behind} subjects are behind") from None
+        assert await self.summary() == await self.expected()
+        counted = await self.database.fetch("SELECT * FROM analytics_minutes ORDER BY 1, 2, 3")
+        expected = await self.database.fetch(EXPECTED_MINUTES)
+        assert [dict(row) for row in counted] == [dict(row) for row in expected]
 
     async def behind(self) -> int:
         """How many orders have events that had no effect."""

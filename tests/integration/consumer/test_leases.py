@@ -102,7 +102,7 @@ async def test_a_process_that_dies_or_stands_still_is_replaced_within_two_second
             one.process.send_signal(signal.SIGCONT)
             await until_shared(database, 2)
         await placing
-        await orders.caught_up()
+        await orders.all_caught_up()
         # What stands still in the middle of a transaction is given up by the server, two seconds later.
         assert taken_s < TAKE_OVER_S + (2.0 if how == signal.SIGSTOP else 0.0), taken_s
 

@@ -28,7 +28,7 @@ async def test_sigterm_ends_it_in_order(database_url, redis_url, orders):
         assert await consumer.end() == 0
         assert "leading" in consumer.log()
     async with running(database_url, redis_url):
-        await orders.caught_up()
+        await orders.all_caught_up()
 
 
 async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
@@ -49,7 +49,7 @@ async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
             await victim.end(signal.SIGKILL)
             await victim.start()
         await placing
-        await orders.caught_up(timeout_s=45)
+        await orders.all_caught_up(timeout_s=45)
     finally:
         placing.cancel()
         for consumer in consumers:
@@ -66,7 +66,7 @@ async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_u
                 await asyncio.sleep(0.15)
                 await clients.writes.flushall()
         await placing
-        await orders.caught_up(timeout_s=60)
+        await orders.all_caught_up(timeout_s=60)
 
 
 async def test_streams_that_were_overwritten_are_made_again(database_url, redis_url, orders):
@@ -80,7 +80,7 @@ async def test_streams_that_were_overwritten_are_made_again(database_url, redis_
                     await clients.writes.set(stream("test", shard), "not a stream")
                 await asyncio.sleep(0.3)
         await placing
-        await orders.caught_up(timeout_s=60)
+        await orders.all_caught_up(timeout_s=60)
         assert await orders.waiting() == 0
         await consumer.until_live("/readyz")
         assert "Traceback" not in consumer.log()
@@ -122,13 +122,13 @@ async def test_redis_away_and_back(database_url, orders, tmp_path):
         await orders.many(4)
         await redis.start()
         try:
-            await orders.caught_up()
+            await orders.all_caught_up()
             await consumer.until_live("/readyz")
             await redis.kill()
             await orders.many(4)
             await asyncio.sleep(3)
             await redis.start()
-            await orders.caught_up()
+            await orders.all_caught_up()
             assert "holdfast_redis_up 1.0" in await consumer.metrics()
             said = [line for line in consumer.log().splitlines() if "event_applied" not in line]
             # Every part says when it begins to wait and when it goes on: not a line for every attempt.
@@ -151,14 +151,14 @@ async def test_postgresql_away_and_back(redis_url, tmp_path):
             orders = Orders(database)
             await orders.stock()
             await orders.many(4)
-            await orders.caught_up()
+            await orders.all_caught_up()
             await postgres.kill()
             with pytest.raises(Unavailable):
                 await orders.behind()
             await asyncio.sleep(2)
             await postgres.start()
             await orders.many(4)
-            await orders.caught_up()
+            await orders.all_caught_up()
             assert await consumer.end() == 0
         finally:
             await database.close()
@@ -195,7 +195,7 @@ async def test_it_measures(database_url, redis_url, orders):
     async with running(database_url, redis_url) as consumer:
         await consumer.until_live("/readyz")
         await orders.many(8)
-        await orders.caught_up()
+        await orders.all_caught_up()
         text = await consumer.metrics()
     assert 'holdfast_orders_total{status="accepted"} 8.0' in text
     assert 'holdfast_orders_total{status="completed"} 4.0' in text
