@@ -1,8 +1,9 @@
 """The relay: publishes the events that wait in PostgreSQL to the Redis streams, in order.
 
-One process leads, by a lock in PostgreSQL; the others stand by and take over within about a second. An event
-is deleted from the outbox only when its stream has answered. If the process dies between the two, the next
-leader publishes it again: at least once, and consumers skip what they have seen by its sequence.
+One process leads, by a lock in PostgreSQL; the others stand by and take over within two seconds, also from
+one that stands still. An event is deleted from the outbox only when its stream has answered. If the process
+dies between the two, the next leader publishes it again: at least once, and consumers skip what they have
+seen by its sequence.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ POLL_S: Final = 0.5
 """How long an event waits at most when no hint of it comes."""
 GATHER_S: Final = 0.05
 """The pause after a batch, in which the next one gathers: a lone event goes at once, a flow goes together."""
-STANDBY_S: Final = 1.0
+STANDBY_S: Final = 0.5
 CHORES_END_S: Final = 5.0
 
 log = logger("relay")
@@ -56,6 +57,7 @@ class Relay:
             patience.well()
             log.info("leading")
             chores = [asyncio.create_task(for_ever("chores", chore)) for chore in self._chores]
+            chores.append(asyncio.create_task(outbox.stay()))
             try:
                 await self._publish(outbox)
             finally:

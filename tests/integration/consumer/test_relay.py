@@ -1,13 +1,16 @@
 """The relay loses nothing, keeps the order of every subject, and waits for Redis as long as it takes."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 
 from app.consumer.patience import for_ever
 from app.consumer.relay import Relay
 from app.contracts.streams import FIELD, Envelope, shard_of, stream
+from app.domain.errors import Unavailable
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.redis.clients import open_redis
 from app.infra.redis.hints import Hints
@@ -101,6 +104,23 @@ async def test_what_was_published_but_not_deleted_is_published_again(database_ur
     async with relaying(database_url, clients):
         await drained(orders)
     assert [event.id for event in await published(clients)].count(f"{order.id}:1") == 2
+
+
+async def test_a_leader_that_stands_still_is_replaced(database_url):
+    """The server gives up who says nothing; who has only nothing to ask says so."""
+    async with open_outbox(database_url, SOURCE) as first, open_outbox(database_url, SOURCE) as second:
+        assert await first.lead()
+        staying = asyncio.create_task(first.stay())
+        until = time.monotonic() + 1.6
+        while time.monotonic() < until:
+            assert not await second.lead()
+            await asyncio.sleep(0.2)
+        staying.cancel()
+        async with asyncio.timeout(2):
+            while not await second.lead():
+                await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable):
+            await first.waiting(1)
 
 
 async def test_one_leads_and_another_takes_over(database_url):
