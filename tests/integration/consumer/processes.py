@@ -25,8 +25,9 @@ def free_port() -> int:
 class Consumer:
     """One `MODE=consumer python -m app`."""
 
-    def __init__(self, database_url: str, redis_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str, program: tuple[str, ...] = ("-m", "app")) -> None:
         self.port = free_port()
+        self.program = program
         self.environ = {
             **os.environ,
             "MODE": "consumer",
@@ -44,7 +45,7 @@ class Consumer:
     async def start(self) -> None:
         """Start it; it need not be ready."""
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", env=self.environ, stdout=self._log, stderr=self._log,
+            sys.executable, *self.program, env=self.environ, stdout=self._log, stderr=self._log,
             cwd=Path(__file__).parents[3],
         )  # fmt: skip
 

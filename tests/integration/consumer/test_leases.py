@@ -108,9 +108,11 @@ async def test_a_process_that_dies_or_stands_still_is_replaced_within_two_second
 
 
 async def test_what_a_dead_owner_was_given_is_found_by_the_next(  # noqa: PLR0917
-    database, database_url, clients, group, orders, streams, consumer
+    database, database_url, clients, group, orders, streams, consumer, monkeypatch
 ):
     """All owners read under one name; the next begins with what is pending, and looks again."""
+    monkeypatch.setattr("app.consumer.reader.BLOCK_S", 0.3)
+    monkeypatch.setattr("app.consumer.reader.CLAIM_INTERVAL_S", 0.5)
     await consumer.create()
     async with reading(database, clients, group):
         await until_shared(database, 1)
