@@ -6,7 +6,6 @@ their keys.
 """
 
 import asyncio
-import gc
 import signal
 from contextlib import AsyncExitStack
 from typing import Final
@@ -15,6 +14,7 @@ import uvloop
 
 from app.config import Settings
 from app.contracts.streams import source
+from app.garbage import settle
 from app.gateway.admission import Admissions
 from app.gateway.application import application
 from app.gateway.auth import Keyring
@@ -47,10 +47,6 @@ from app.observability.health import CannotListenError, Check
 EXIT_FAILED: Final = 1
 POSTGRES_TIMEOUT_S: Final = 3.0
 POSTGRES_PAUSE_S: Final = 1.0
-COLLECT_AFTER: Final = (20_000, 20, 20)
-"""Objects by which the heap has to grow before the garbage collector looks at the youngest; and how many such
-looks come before one at the older ones. Requests leave hardly any cycles, and documents that are kept near
-are many: by default it took a tenth of the time of an order, a quarter of that of a read from Redis."""
 
 log = logging.logger("gateway")
 
@@ -91,13 +87,6 @@ async def _run(settings: Settings) -> int:
         )
         log.info("stopped", clean=well)
     return 0 if well else EXIT_FAILED
-
-
-def settle() -> None:
-    """Have the garbage collector pass over what was built at the start, which stays, and look more rarely."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
 
 
 async def tell_of_postgres(is_well: Check) -> None:

@@ -18,6 +18,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRu
 from app.config import Settings
 from app.contracts import streams
 from app.contracts import temporal as t
+from app.garbage import settle
 from app.infra.carriers.http import HttpCarrier
 from app.infra.payments.stripe import StripePayments
 from app.infra.postgres.orders import PostgresOrders
@@ -171,6 +172,7 @@ async def _until_stopped(
     stop: asyncio.Event, workers: list[Worker], starting: list[asyncio.Task[Any]]
 ) -> int:
     """Run everything until `stop`; 1 when something stopped by itself: a supervisor starts us again."""
+    settle()
     running = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
     log.info("ready", queues=[worker.task_queue for worker in workers])
