@@ -21,6 +21,7 @@ from app.domain.errors import Unavailable
 from app.gateway.live_listener import Listener, MayStay, frame
 from app.infra.postgres.live_events import LiveEvents
 from app.infra.redis.live import Heard
+from app.observability.logging import logger
 
 POLL_S: Final = 10.0
 POLL_AWAY_S: Final = 2.0
@@ -30,6 +31,8 @@ FINAL: Final = frozenset({"order.completed.v1", "order.rejected.v1", "order.canc
 
 _PAUSE_S: Final = 1.0
 _encoder: Final = msgspec.json.Encoder()
+
+log = logger("live")
 
 
 class OrderListener(Listener):
@@ -127,7 +130,9 @@ class OrderStreams:
                 self._behind.update(self._listeners)
             try:
                 await self._catch_up()
-            except Unavailable:
+            except Exception as error:  # whatever it is, there are others who listen
+                if not isinstance(error, Unavailable):
+                    log.exception("catching_up_failed")
                 await asyncio.sleep(_PAUSE_S)
                 self._news.set()
 
@@ -142,7 +147,7 @@ class OrderStreams:
             }
             try:
                 events = await self._events.after(positions, EVENTS_OF_EACH_MAX) if positions else []
-            except Unavailable:
+            except Exception:
                 self._behind.update(self._listeners.keys() & positions.keys())
                 raise
             for event in events:

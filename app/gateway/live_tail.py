@@ -21,6 +21,7 @@ from app.gateway.live_listener import FRAMES_MAX, Listener, MayStay, frame
 from app.infra.postgres.live_events import LATE, LiveEvents
 from app.infra.redis.live import Heard
 from app.observability import metrics
+from app.observability.logging import logger
 
 POLL_AWAY_S: Final = 2.0
 NEAR_S: Final = 10.0
@@ -29,6 +30,8 @@ NEAR_S: Final = 10.0
 _TICK_S: Final = 1.0
 _PAUSE_S: Final = 1.0
 _encoder: Final = msgspec.json.Encoder()
+
+log = logger("live")
 
 
 class TailListener(Listener):
@@ -185,7 +188,9 @@ class Tail:
                 looked_at = now
                 try:
                     await self._catch_up()
-                except Unavailable:
+                except Exception as error:  # whatever it is, there are others who listen
+                    if not isinstance(error, Unavailable):
+                        log.exception("catching_up_failed")
                     self._is_behind = True
                     await asyncio.sleep(_PAUSE_S)
             self._forget_old()

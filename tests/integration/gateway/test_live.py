@@ -1,6 +1,7 @@
 """Following an order: each of its events once and in order, whatever is published, doubled, late or lost."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 
@@ -73,6 +74,17 @@ async def test_what_is_doubled_late_or_lost_changes_nothing(gateway: Gateway, lo
     for stream in listeners:
         assert [event["sequence"] for event in await stream.rest()] == list(range(1, 43))
         await stream.close()
+
+
+async def test_an_event_is_one_line_however_it_was_written(gateway: Gateway, log: Log):
+    """A line end in it would end the field, and make another event of the rest."""
+    order = await gateway.place()
+    async with listening_to(gateway.port, path(order)) as stream:
+        await stream.events(1)
+        await log.heard_by(1)
+        envelope = await log.write(order["id"], "order.confirmed.v1", text="two\nlines\r\n")
+        await log.publish(json.dumps(json.loads(envelope), indent=2).replace("\n", "\r\n").encode())
+        assert (await stream.event())["data"]["text"] == "two\nlines\r\n"
 
 
 async def test_it_goes_on_behind_the_last_event_that_the_caller_has(gateway: Gateway, log: Log):
