@@ -1,4 +1,4 @@
-"""How the garbage collector of a mode is set: what is built at the start stays, the rest leaves hardly any cycles.
+"""How the garbage collector is set in every mode: what is built at the start stays, the rest is few cycles.
 
 It holds nothing.
 """
