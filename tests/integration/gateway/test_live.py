@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.gateway import auth, live_listener, live_orders
 from app.gateway import live as live_module
-from app.gateway import live_listener, live_orders
 from tests.integration.gateway.live import Log, listening_to, logging_to, opened
 from tests.integration.gateway.served import NOBODY, Gateway, problem, serving
 
@@ -108,8 +108,9 @@ async def test_it_goes_on_behind_the_last_event_that_the_caller_has(gateway: Gat
         assert [event["sequence"] for event in await stream.rest()] == [7]
 
 
-async def test_without_redis_it_goes_on_from_postgres(database_url: str):
+async def test_without_redis_it_goes_on_from_postgres(database_url: str, monkeypatch: pytest.MonkeyPatch):
     """A little later, and all listeners together."""
+    monkeypatch.setattr(live_orders, "POLL_AWAY_S", 0.2)
     async with serving(database_url, NOBODY) as gateway, logging_to(gateway.database, NOBODY) as log:
         orders = [await gateway.place() for _ in range(3)]
         listeners = [await opened(gateway.port, path(order)) for order in orders]
@@ -155,6 +156,8 @@ async def test_whoever_may_not_read_the_order_may_not_follow_it(gateway: Gateway
 async def test_a_key_that_is_revoked_closes_its_streams(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
     """With the next heartbeat once the gateway knows; until then heartbeats come."""
     monkeypatch.setattr(live_listener, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(auth, "RENEW_S", 0.2)
+    monkeypatch.setattr(auth, "FRESH_S", 0.4)
     order = await gateway.place()
     key = await gateway.key("orders:read")
     async with listening_to(gateway.port, path(order), key=key["Authorization"][7:]) as stream:
