@@ -16,6 +16,7 @@ from typing import Final
 from app.consumer.effect import Delivery, Effect, UnknownEventError
 from app.consumer.patience import Patience
 from app.domain.errors import Unavailable
+from app.domain.upcasters import VERSIONS
 from app.infra.postgres.dead_letters import FAILED, UNKNOWN, DeadLetter, DeadLetters, Failure
 from app.infra.postgres.leases import LeaseLostError
 from app.observability.logging import logger
@@ -71,8 +72,9 @@ class SettingAside:
     async def run(self, patience: Patience) -> None:
         """Try again, whenever it is time. Raises Unavailable."""
         group = self._effect.group
+        known = (*group.handlers, *VERSIONS.old)
         while True:
-            due = await self._letters.due(group.name, tuple(group.handlers), LETTERS_MAX)
+            due = await self._letters.due(group.name, known, LETTERS_MAX)
             await self._retry(due)
             patience.well()
             if len(due) < LETTERS_MAX:

@@ -31,6 +31,7 @@ from app.consumer.relay import Relay
 from app.consumer.seals import seal_days
 from app.contracts import streams
 from app.domain.errors import Unavailable
+from app.garbage import settle
 from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.postgres.intake import Intake
@@ -90,7 +91,9 @@ async def _run(settings: Settings) -> int:
         store, letters = PostgresProjections(database, source), DeadLetters(database)
         known = groups(write_documents(Documents(redis, settings.environment)))
         names = [group.name for group in known]
-        leases = Leases(ShardLeases(database, _name(), names, shards), names, shards)
+        beating = Database(settings.database_url, size=1, name="consumer-leases")  # waits behind nothing
+        stack.push_async_callback((await beating.open()).close)
+        leases = Leases(ShardLeases(beating, _name(), names, shards), names, shards)
         reading = [GroupParts(g, leases.holdings[g.name], store, letters, redis, shards) for g in known]
         checks["reader"] = partial(_all_run, parts, [f"reader:{name}" for name in names])
         relay = Relay(
@@ -123,6 +126,7 @@ async def _until_stopped(
     stop: asyncio.Event, readers: Mapping[str, Reader], parts: Parts, timeout_s: float
 ) -> int:
     """Read until `stop` or until a part ends by itself, let the readers finish, then end all parts."""
+    settle()
     reading = {name: parts.start(name, reader.run()) for name, reader in readers.items()}
     log.info("ready")
     well = await parts.until(stop)

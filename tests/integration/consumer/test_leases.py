@@ -24,15 +24,16 @@ async def owners(database, group: str = "projections") -> list[str | None]:
 
 async def until_shared(database, members: int) -> list[str | None]:
     """Wait until every shard has an owner and so many processes have a fair share."""
-    async with asyncio.timeout(10):
-        while True:
-            found = await owners(database)
-            names = set(found)
-            share = -(-SHARDS // members)
-            is_shared = found and None not in names and len(names) == members
-            if is_shared and all(found.count(name) <= share for name in names):
-                return found
-            await asyncio.sleep(0.02)
+    share = -(-SHARDS // members)
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        found = await owners(database)
+        names = set(found)
+        is_shared = found and None not in names and len(names) == members
+        if is_shared and all(found.count(name) <= share for name in names):
+            return found
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"not shared by {members}: {found}")
 
 
 async def test_shards_are_shared_out_anew_when_processes_come_and_go(database, clients, group):

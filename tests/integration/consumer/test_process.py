@@ -15,7 +15,7 @@ from app.infra.postgres.migrate import migrate
 from app.infra.postgres.pool import Database
 from app.infra.redis.clients import open_redis
 from tests.integration.consumer.conftest import SHARDS
-from tests.integration.consumer.orders import Orders
+from tests.integration.consumer.orders import GROUPS, Orders
 from tests.integration.consumer.processes import SHUTDOWN_TIMEOUT_S, Consumer, running
 from tests.servers import redis_in
 
@@ -200,8 +200,11 @@ async def test_it_measures(database_url, redis_url, orders):
     assert 'holdfast_orders_total{status="accepted"} 8.0' in text
     assert 'holdfast_orders_total{status="completed"} 4.0' in text
     assert "holdfast_order_confirm_seconds_count 4.0" in text
-    for name in ("holdfast_stream_lag", "holdfast_outbox_age_seconds", "holdfast_open_orders"):
+    for name in ("holdfast_outbox_age_seconds", "holdfast_open_orders"):
         assert name in text
+    for name in ("holdfast_stream_lag", "holdfast_stream_oldest_pending_seconds", "holdfast_dlq_events"):
+        for group in GROUPS:
+            assert f'{name}{{group="{group}"}}' in text
 
 
 async def test_a_taken_port_is_one_line():
