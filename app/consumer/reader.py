@@ -115,7 +115,7 @@ class Reader:
         """What is pending in shards that are looked at, else new entries; none when shards changed."""
         if self._to_claim:
             entries, self._to_claim = await self._group.claim(self._to_claim, idle_s=0, count=ENTRIES_MAX)
-            if entries:
+            if entries or self._to_claim:
                 return entries
         waiting = asyncio.create_task(self._holding.changed.wait())
         reading = asyncio.create_task(self._read())
