@@ -52,7 +52,10 @@ async def seed(dsn: str, api_key: str | None) -> list[str]:
     database = await Database(dsn, size=1, name="seed").open()
     try:
         made = await _products(PostgresCatalogue(database))
-        added = api_key and await ApiKeys(database).add(api_key, name="development", scopes=SCOPES)
+        keys = ApiKeys(database)
+        added = api_key and await keys.add(api_key, name="development", scopes=SCOPES)
+        if api_key and not added:  # by a release that knew fewer scopes, perhaps
+            await keys.widen(api_key, SCOPES)
         return [*made, "the development API key"] if added else made
     finally:
         await database.close()

@@ -103,6 +103,10 @@ class ApiKeys:
         )
         return rows[0]["id"] if rows else None
 
+    async def widen(self, key: str, scopes: Iterable[str]) -> None:
+        """Let a key that is there open these, too."""
+        await self._database.fetch(SQL["widen"], digest(key), sorted(scopes))
+
     async def list(self) -> list[ListedKey]:
         """All keys, revoked ones too, oldest first."""
         return [
