@@ -118,7 +118,7 @@ async def test_it_works_at_the_next_attempt(orders, database, clients, group, re
         await relay()
         (letter,) = await in_state(letters, "handled")
         assert letter.attempts < module.ATTEMPTS_MAX
-    await orders.caught_up()
+        await orders.caught_up()
 
 
 async def test_a_second_poison_behind_the_first_is_a_letter_of_its_own(
@@ -185,7 +185,7 @@ async def test_an_unknown_type_waits_for_a_process_that_knows_it(
         assert await orders.behind() == 2
     async with reading(database, clients, group):
         await in_state(letters, "handled", count=2)
-    await orders.caught_up()
+        await orders.caught_up()
 
 
 async def test_the_same_event_ten_times_has_one_effect(orders, database, clients, group, relay):
@@ -198,7 +198,7 @@ async def test_the_same_event_ten_times_has_one_effect(orders, database, clients
     async with reading(database, clients, group):
         await relay()
         await nothing_pending(clients)
-    await orders.caught_up()
+        await orders.caught_up()
 
 
 async def test_a_letter_that_somebody_else_closed_is_left_alone(
