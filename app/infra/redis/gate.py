@@ -4,7 +4,8 @@ The counts are advice: they let a sold-out SKU be refused within the first round
 about everything else. So what matters here is that they heal:
 
 - A SKU that was refused is looked up in PostgreSQL soon after, once for all processes: not at once, because
-  what took the last pieces may not be committed yet. What is taken during the look is subtracted.
+  what took the last pieces may not be committed yet. What is taken during the look is subtracted; a look
+  that finds more than was counted is followed by another, until PostgreSQL has seen all that was taken.
 - Where there are no counts (a flushed Redis), or they are those of another life of the server, everything
   passes and the counts are made anew, by one process, less what passed meanwhile.
 - What was admitted without the gate (Redis away, an answer that did not come) is looked up when it is back.
@@ -37,8 +38,6 @@ NOTED_MAX: Final = 10_000
 """SKUs that wait to be looked at. Beyond that, all counts are given up and made anew."""
 UNKNOWN_MAX: Final = 5_000
 """More SKUs without a count are not noted: callers may ask for whatever they like."""
-CORRECT_AFTER_S: Final = 0.002
-"""What is given back in so long a moment is sent together."""
 CHANGED_WITHIN_S: Final = 0.1
 """What counting new stock may cost whoever brings it."""
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -74,7 +73,7 @@ class Gate:
         self._must_check = True  # whether there are counts, of this life of the server
         self._must_forget = False
         self._back: Counter[str] = Counter()
-        self._correcting: asyncio.TimerHandle | None = None
+        self._correcting: asyncio.Handle | None = None
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -121,10 +120,15 @@ class Gate:
         self._wake.set()
 
     def give_back(self, lines: Lines) -> None:
-        """These pieces were taken for a request that was refused after all."""
+        """These pieces were taken for a request that was refused after all.
+
+        What one tick has to give back is sent together, in the next: before anybody who hears of the refusal
+        can ask this process again.
+        """
         for sku, pieces in lines:
             self._back[sku] += pieces
-        self._correct_soon()
+        if self._correcting is None:
+            self._correcting = self._loop.call_soon(lambda: self._start(self._correct()))
 
     async def changed(self, sku: str, delta: int) -> None:
         """So many pieces more (or fewer) are on the shelf, committed: sell them at once.
@@ -137,12 +141,8 @@ class Gate:
 
     # --- what is done about it ----------------------------------------------------------------------
 
-    def _correct_soon(self) -> None:
-        if self._correcting is None:
-            self._correcting = self._loop.call_later(CORRECT_AFTER_S, lambda: self._start(self._correct()))
-
     async def _correct(self) -> None:
-        """Give back what a moment has to."""
+        """Give back what a tick had to."""
         self._correcting = None
         pieces, self._back = self._back, Counter()
         await self._add(pieces, back=True)
@@ -219,10 +219,13 @@ class Gate:
             return
         try:
             await self._counts.note(look)
-            await self._counts.put(look, await self._shelves.available(look.seen))
+            found = await self._shelves.available(look.seen)
+            await self._counts.put(look, found)
         except (HotpathError, Unavailable):
             self.look_again(look.seen)
             raise
+        # What was taken and not yet committed is in these counts again, and without refusals nobody would look.
+        self.look_again(sku for sku, count in look.seen.items() if count and found.get(sku, 0) > int(count))
 
     async def _rebuild(self) -> bool:
         """Make the counts anew, unless somebody else does; whether they are there. Raises as above."""

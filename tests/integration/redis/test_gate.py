@@ -141,6 +141,26 @@ async def test_what_passed_and_was_committed_in_time_is_not_missed_twice_for_lon
     assert await until(lambda: shows(client, cup=3, pot=0)) < 1
 
 
+async def test_pieces_that_were_taken_and_committed_late_are_not_shown_for_long(
+    gate: Gate, client: Client, books: Books
+):
+    """A look that came between the two is followed by another, though nobody is refused."""
+    assert (await admit(client, gate, {"cup": 3})).is_known
+    gate.look_again(["cup"])
+    await until(lambda: asked(books, 2))
+    books.sold["cup"] = 3
+    await until(lambda: shows(client, cup=2, pot=0))
+    assert books.questions[1:] == [{"cup"}, {"cup"}]
+
+
+async def test_what_is_given_back_is_there_for_the_next_request(gate: Gate, client: Client):
+    """Of the same process: no moment passes in which it is not counted."""
+    for _ in range(20):
+        assert (await admit(client, gate, {"cup": 5})).is_known
+        gate.give_back([("cup", 5)])
+        await client.execute("PING")  # what its caller is told takes longer than this
+
+
 async def test_many_processes_make_it_once(client: Client, valkey, books: Books):
     """The others wait, and then use what is there."""
     books.delay_s = 0.05
