@@ -224,7 +224,7 @@ class Gate:
         except (HotpathError, Unavailable):
             self.look_again(look.seen)
             raise
-        # What was taken and not yet committed is in these counts again, and without refusals nobody would look.
+        # What was taken but not committed is in these counts again; nobody would be refused, nor look.
         self.look_again(sku for sku, count in look.seen.items() if count and found.get(sku, 0) > int(count))
 
     async def _rebuild(self) -> bool:
