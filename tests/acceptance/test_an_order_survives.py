@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.shop import Shop
 from tests.acceptance.stack import Stack
 
-ORDERS = 40
+ORDERS = 24
 PARTS = ("gateway", "worker", "consumer", "postgres", "redis", "temporal", "sandbox")
 
 

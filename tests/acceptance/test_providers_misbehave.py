@@ -89,7 +89,9 @@ async def test_a_waiting_order_can_be_cancelled(shop: Shop) -> None:
     assert await shop.audit() == {"cancelled": 1}
 
 
-@pytest.mark.parametrize(("then", "calls"), [("close", 12), ("silence", 2)])
+@pytest.mark.parametrize(
+    ("then", "calls"), [("close", 12), pytest.param("silence", 2, marks=pytest.mark.full)]
+)
 async def test_work_that_is_done_and_never_answered_is_charged_once(
     shop: Shop, then: str, calls: int
 ) -> None:
@@ -105,6 +107,7 @@ async def test_work_that_is_done_and_never_answered_is_charged_once(
         await control(shop)
 
 
+@pytest.mark.full
 async def test_parcels_the_carrier_never_mentions_are_asked_for(shop: Shop) -> None:
     """No webhook comes: the workflow asks by itself."""
     await shop.stock("mute", 5)

@@ -71,9 +71,8 @@ async def until_redis_is_back(shops: tuple[Shop, Shop]) -> None:
                 await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "seconds", [10, pytest.param(150, marks=[pytest.mark.full, pytest.mark.timeout(400)])]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("seconds", [10, pytest.param(150, marks=pytest.mark.timeout(400))])
 async def test_no_read_is_more_than_two_seconds_behind_whatever_happens_to_redis(
     stack: Stack, shop: Shop, second: Shop, seed: int, seconds: int
 ) -> None:

@@ -23,6 +23,8 @@ from tests.acceptance.shop import Shop
 from tests.acceptance.stack import Stack, another_gateway
 from tests.proxy import FaultProxy
 
+pytestmark = pytest.mark.full
+
 P99_RATIO_MAX = 3.0
 BACK_WITHIN_S = 2.0
 AWAY_WITHIN_S = 5.0
@@ -237,7 +239,6 @@ def failing(request: pytest.FixtureRequest) -> tuple[str, Redis, Fault, Fault]:
     return request.param, redis, lambda: begin(redis), lambda: end(redis)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("what", ["GET", "POST"])
 async def test_without_redis_nobody_waits(
     shop: Shop, failing: tuple[str, Redis, Fault, Fault], what: str
@@ -265,7 +266,6 @@ async def test_everybody_is_answered_when_redis_goes_away(
     await fail_in_the_middle(shop, failing, what, QUIET_S, QUIET_RATE)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("what", ["GET", "POST"])
 async def test_the_moment_redis_goes_away_costs_one_deadline(
     shop: Shop, failing: tuple[str, Redis, Fault, Fault], what: str

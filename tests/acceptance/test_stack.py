@@ -90,7 +90,7 @@ def test_up_completes_a_stack_in_which_modes_were_left_dead(stack: Stack) -> Non
     assert first_order(said).status_code in {200, 202}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.full), signal.SIGKILL])
 def test_nothing_outlives_the_supervisor(stack: Stack, number: signal.Signals) -> None:
     """Ctrl-C stops all in order; after a kill the guard does."""
     process = stack.foreground()

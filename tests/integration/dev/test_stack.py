@@ -103,7 +103,7 @@ def test_a_killed_guard_is_replaced(stack: Stack) -> None:
     until(lambda: not stack.living())
 
 
-@pytest.mark.parametrize("remedy", ["down", "up"])
+@pytest.mark.parametrize("remedy", [pytest.param("down", marks=pytest.mark.full), "up"])
 def test_what_a_killed_supervisor_and_guard_left_is_cleared(stack: Stack, remedy: str) -> None:
     """Both dead: the next command finds the orphans by their tags, whatever the state file says."""
     stack.up()
@@ -121,7 +121,10 @@ def test_what_a_killed_supervisor_and_guard_left_is_cleared(stack: Stack, remedy
     assert not any(processes.identify(pid) for pid in before.values())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.full) for n in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_the_foreground_stops_in_order(stack: Stack, number: signal.Signals) -> None:
     """Ctrl-C, a closed terminal, or a polite kill: everything is stopped, nothing killed."""
     process = stack.foreground()
@@ -233,6 +236,7 @@ def test_a_taken_port_moves_unless_it_was_asked_for(stack: Stack) -> None:
     assert stack.status()["redis"]["url"] == moved
 
 
+@pytest.mark.full
 def test_stacks_that_start_together_get_ports_of_their_own(tmp_path: Path) -> None:
     """Each wants the usual ports; none fails because another was faster."""
     stacks = [Stack(tmp_path / name) for name in ("one", "two", "three")]
