@@ -4,6 +4,7 @@ Only ids, SKUs and amounts travel here: a workflow's history is kept for days an
 data and secrets never enter it. Activities read the rest from PostgreSQL.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -36,6 +37,22 @@ CANCEL_ORDER: Final = "cancel_order"
 CLOSE_ORDER: Final = "close_order"
 SET_WAITING: Final = "set_waiting"
 ALERT_OPERATOR: Final = "alert_operator"
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What a job of one kind starts: a workflow of this type, on this queue."""
+
+    workflow: str
+    queue: str
+
+
+JOB_WEBHOOK: Final = "webhook"
+WEBHOOK_WORKFLOW: Final = "WebhookDeliveryWorkflow"
+
+JOBS: Final[Mapping[str, Job]] = {
+    JOB_WEBHOOK: Job(WEBHOOK_WORKFLOW, QUEUE_NOTIFICATIONS),
+}
+"""Workflows that are not orders', by the kind of the job that starts them."""
 
 ATTRIBUTES: Final = ("OrderId", "CustomerId", "OrderStatus", "WaitingOn", "CorrelationId")
 """Search attributes, all keywords."""

@@ -23,6 +23,7 @@ from app.infra.carriers.http import HttpCarrier
 from app.infra.payments.stripe import StripePayments
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
+from app.infra.postgres.workflow_jobs import WorkflowJobs
 from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.redis.clients import open_redis
 from app.infra.redis.hints import Hints
@@ -36,6 +37,7 @@ from app.workers.activities.shipping import ShippingActivities
 from app.workers.heartbeats import Heartbeats
 from app.workers.outcomes import Outcomes
 from app.workers.starter import Starter
+from app.workers.teller import Teller
 from app.workers.workflows.order import OrderWorkflow
 
 WORKFLOWS_CACHED_MAX: Final = 2000
@@ -85,9 +87,11 @@ async def _run(settings: Settings) -> int:
         workers = _workers(settings, client, orders, _activities(orders, payments, carrier))
         starting: list[asyncio.Task[Any]] = []
         if t.QUEUE_ORDERS in settings.worker_queues:
-            hint = hints.listen(streams.hint_workflow_outbox(settings.environment))
-            starter = Starter(WorkflowOutbox(database), client, hint)
-            starting = [asyncio.create_task(starter.run()), asyncio.create_task(starter.look_after())]
+            channel = streams.hint_workflow_outbox(settings.environment)
+            starter = Starter(WorkflowOutbox(database), client, hints.listen(channel))
+            teller = Teller(WorkflowJobs(database, t.JOBS), client, hints.listen(channel))
+            tasks = (starter.run(), starter.look_after(), teller.run())
+            starting = [asyncio.create_task(task) for task in tasks]
         return await _until_stopped(stop, workers, starting)
 
 

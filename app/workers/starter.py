@@ -6,7 +6,7 @@ before the row is deleted, Temporal is told twice, which it refuses by the workf
 """
 
 import asyncio
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from temporalio.client import Client
 from temporalio.common import (
@@ -25,24 +25,13 @@ from app.domain.order import FINAL, Status
 from app.infra.postgres.workflow_outbox import Call, OpenOrder, WorkflowOutbox
 from app.observability.logging import logger
 from app.workers import policies
+from app.workers.telling import Hint, Telling
 
-BATCH_MAX: Final = 64
-LEASE_S: Final = 15.0
-POLL_S: Final = 1.0
-PAUSE_S: Final = 1.0
 CHECK_INTERVAL_S: Final = 30.0
 IDLE_S: Final = 300.0
 CHECK_MAX: Final = 100
 
 log = logger("starter")
-
-
-class Hint(Protocol):
-    """Wakes a waiter early; it may never come."""
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for a hint, at most `timeout_s` seconds."""
-        ...
 
 
 class Starter:
@@ -52,21 +41,9 @@ class Starter:
         """Take calls from `outbox` to `client`; look at once when `hint` says so."""
         self._outbox = outbox
         self._client = client
-        self._hint = hint
-        self._is_away = False
-
-    async def run(self) -> None:
-        """Tell Temporal everything, for ever."""
-        while True:
-            try:
-                told = await self.tell()
-                self._note_away(away=False)
-            except (Unavailable, RPCError) as error:
-                self._note_away(away=True, error=str(error))
-                await self._hint.wait(POLL_S)
-                continue
-            if told < BATCH_MAX:
-                await self._hint.wait(POLL_S)
+        self._telling = Telling("orders", outbox, self._call, hint)
+        self.run = self._telling.run
+        self.tell = self._telling.tell
 
     async def look_after(self) -> None:
         """Every half minute, start the workflows of open orders that nobody carries, for ever."""
@@ -77,25 +54,6 @@ class Starter:
                     await self.revive(order)
             except (Unavailable, RPCError) as error:
                 log.warning("check_skipped", error=str(error))
-
-    async def tell(self) -> int:
-        """Claim one batch and tell Temporal; how many calls it was. Raises RPCError when none got through."""
-        calls = await self._outbox.claim(BATCH_MAX, LEASE_S)
-        if not calls:
-            return 0
-        outcomes = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)
-        done = [call.id for call, outcome in zip(calls, outcomes, strict=True) if outcome is None]
-        failed = [(call, o) for call, o in zip(calls, outcomes, strict=True) if o is not None]
-        if done:
-            await self._outbox.done(done)
-        if failed:
-            await self._outbox.give_back([call.id for call, _ in failed], PAUSE_S)
-            for _, error in failed:
-                if not isinstance(error, RPCError):
-                    raise error
-            if not done:
-                raise failed[0][1]
-        return len(calls)
 
     async def _call(self, call: Call) -> None:
         kind: dict[str, Any] = {"request_eager_start": True}
@@ -133,15 +91,6 @@ class Starter:
         except WorkflowAlreadyStartedError:
             return False
         return True
-
-    def _note_away(self, *, away: bool, error: str = "") -> None:
-        """One line when Temporal or PostgreSQL goes away, one when it is back."""
-        if away != self._is_away:
-            self._is_away = away
-            if away:
-                log.warning("orders_wait_to_be_started", error=error)
-            else:
-                log.info("orders_are_started_again")
 
 
 def _attributes(order: Call | OpenOrder) -> TypedSearchAttributes:

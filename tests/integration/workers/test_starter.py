@@ -1,7 +1,6 @@
 """The starter: what the workflow outbox holds reaches Temporal, once, whatever dies."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,41 +14,19 @@ from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.temporal.client import connect
 from app.workers.starter import Starter
 from tests.integration.workers.accepted import accept
+from tests.integration.workers.poll import Poll
 
 WAIT_S = 20.0
-
-
-class Poll:
-    """No hint ever comes: the poll alone must do."""
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait as long as a poll would, shortened."""
-        await asyncio.sleep(min(timeout_s, 0.05))
-        return False
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """A pool on the test's own database."""
-    database = await Database(database_url, size=5, name="test").open()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def client(temporal_address: str) -> Client:
-    """A client of the shared Temporal."""
-    return await _connect(temporal_address)
-
-
-async def _connect(address: str) -> Client:
-    return await connect(address, "holdfast-dev", tls_cert=None, tls_key=None, api_key=None)
 
 
 @pytest.fixture
 def starter(database: Database, client: Client) -> Starter:
     """A starter that only polls."""
     return Starter(WorkflowOutbox(database), client, Poll())
+
+
+async def _connect(address: str) -> Client:
+    return await connect(address, "holdfast-dev", tls_cert=None, tls_key=None, api_key=None)
 
 
 async def _rows(database: Database) -> int:

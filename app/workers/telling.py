@@ -1,0 +1,116 @@
+"""`Telling`: has Temporal told what a table in PostgreSQL holds, many calls at a time, for ever.
+
+A call that does not get through is given back. If the process dies after Temporal's answer and before the row
+is deleted, Temporal is told twice; whoever gives `Telling` its calls sees to it that this changes nothing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+from temporalio.service import RPCError
+
+from app.domain.errors import Unavailable
+from app.observability.logging import logger
+
+BATCH_MAX: Final = 64
+LEASE_S: Final = 15.0
+POLL_S: Final = 1.0
+PAUSE_S: Final = 1.0
+
+log = logger("telling")
+
+
+class Row(Protocol):
+    """Something to be told."""
+
+    @property
+    def id(self) -> int:
+        """The row's."""
+        ...
+
+
+C = TypeVar("C", bound=Row)
+C_co = TypeVar("C_co", covariant=True)
+
+
+class Outbox(Protocol[C_co]):
+    """The table. Every method raises Unavailable."""
+
+    async def claim(self, limit: int, lease_s: float) -> Sequence[C_co]:
+        """The oldest rows that nobody works on; ours for `lease_s` seconds."""
+        ...
+
+    async def done(self, ids: list[int]) -> None:
+        """Temporal has answered these."""
+        ...
+
+    async def give_back(self, ids: list[int], pause_s: float) -> None:
+        """These did not get through; not before `pause_s` seconds again."""
+        ...
+
+
+class Hint(Protocol):
+    """Wakes a waiter early; it may never come."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for a hint, at most `timeout_s` seconds."""
+        ...
+
+
+class Telling(Generic[C]):
+    """Runs until it is cancelled; two of them at once share the work."""
+
+    def __init__(
+        self, what: str, outbox: Outbox[C], call: Callable[[C], Awaitable[None]], hint: Hint
+    ) -> None:
+        """Claim rows of `outbox`, tell each by `call`, look at once when `hint` says so.
+
+        `what` stands in the log. `call` raises RPCError when it did not get through.
+        """
+        self._what = what
+        self._outbox = outbox
+        self._call = call
+        self._hint = hint
+        self._is_away = False
+
+    async def run(self) -> None:
+        """Tell Temporal everything, for ever."""
+        while True:
+            try:
+                told = await self.tell()
+                self._note_away(away=False)
+            except (Unavailable, RPCError) as error:
+                self._note_away(away=True, error=str(error))
+                await self._hint.wait(POLL_S)
+                continue
+            if told < BATCH_MAX:
+                await self._hint.wait(POLL_S)
+
+    async def tell(self) -> int:
+        """Claim one batch and tell Temporal; how many calls it was. Raises RPCError when none got through."""
+        calls = await self._outbox.claim(BATCH_MAX, LEASE_S)
+        if not calls:
+            return 0
+        outcomes = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)
+        done = [call.id for call, outcome in zip(calls, outcomes, strict=True) if outcome is None]
+        failed = [(call, o) for call, o in zip(calls, outcomes, strict=True) if o is not None]
+        if done:
+            await self._outbox.done(done)
+        if failed:
+            await self._outbox.give_back([call.id for call, _ in failed], PAUSE_S)
+            for _, error in failed:
+                if not isinstance(error, RPCError):
+                    raise error
+            if not done:
+                raise failed[0][1]
+        return len(calls)
+
+    def _note_away(self, *, away: bool, error: str = "") -> None:
+        """One line when Temporal or PostgreSQL goes away, one when it is back."""
+        if away != self._is_away:
+            self._is_away = away
+            if away:
+                log.warning("workflows_wait_to_be_told", what=self._what, error=error)
+            else:
+                log.info("workflows_are_told_again", what=self._what)
