@@ -116,10 +116,10 @@ def _sold_out_refusal(command: PlaceOrder, catalogue: Mapping[str, Product]) -> 
 
 
 def sold_out(command: PlaceOrder, skus: Collection[str]) -> Refusal:
-    """The refusal of an order that wants some of `skus`, of which nothing is left."""
+    """The refusal of an order that wants some of `skus`, of which there are not that many."""
     faults = tuple(
-        Fault(f"/lines/{index}/sku", f"{wanted.sku} is sold out.")
+        Fault(f"/lines/{index}/sku", f"There is not enough of {wanted.sku} left.")
         for index, wanted in enumerate(command.lines)
         if wanted.sku in skus
     )
-    return Refusal(SOLD_OUT, "Sold out.", faults)
+    return Refusal(SOLD_OUT, "Not enough is left.", faults)

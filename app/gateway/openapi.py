@@ -25,6 +25,9 @@ VERSION: Final = "1.0"
 _REFERENCE: Final = "#/components/schemas/{name}"
 _WAITING_ON: Final = ("payments", "inventory", "shipping", "customer", "operator")
 
+_LIMITS: Final = ("RateLimit-Policy", "RateLimit")
+"""On every answer to a request that was counted against its caller's limit."""
+
 _DESCRIPTION: Final = """\
 An order platform that does not lose orders and does not charge twice.
 
@@ -42,6 +45,8 @@ _HEADERS: Final = {
     "Preference-Applied": "The wait that was granted.",
     "WWW-Authenticate": "How to authenticate.",
     "Allow": "The methods that the path knows.",
+    "RateLimit-Policy": "How many requests of this kind the key may make, in how many seconds.",
+    "RateLimit": "How many of them are left, and in how many seconds there are more.",
 }
 
 
@@ -165,12 +170,12 @@ def _responses(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
     for slug in route.problems:
         by_status.setdefault(BY_SLUG[slug].status, []).append(slug)
     for status, slugs in sorted(by_status.items()):
-        found[str(status)] = _bad(slugs, schema_of)
+        found[str(status)] = _bad(slugs, schema_of, is_limited=bool(route.scope) and status not in {401, 403})
     return found
 
 
 def _good(route: Route, status: int, kind: Any, schema_of: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-    headers = ["X-Request-ID", "X-Correlation-ID"]
+    headers = ["X-Request-ID", "X-Correlation-ID", *(_LIMITS if route.scope else ())]
     headers += route.sends.get(status, ())
     headers += ["Idempotent-Replayed"] if route.keyed else []
     headers += ["Preference-Applied"] if any(given.name == "Prefer" for given in route.parameters) else []
@@ -211,9 +216,9 @@ _GIVEN: Final = {
 }
 
 
-def _bad(slugs: list[str], schema_of: dict[str, Any]) -> dict[str, Any]:
+def _bad(slugs: list[str], schema_of: dict[str, Any], *, is_limited: bool) -> dict[str, Any]:
     kinds = [BY_SLUG[slug] for slug in slugs]
-    headers = ["X-Request-ID", "X-Correlation-ID"]
+    headers = ["X-Request-ID", "X-Correlation-ID", *(_LIMITS if is_limited else ())]
     headers += ["Retry-After"] if kinds[0].status in {429, 503} or "not-now" in slugs else []
     headers += ["WWW-Authenticate"] if kinds[0].status in {401, 403} else []
     examples = {

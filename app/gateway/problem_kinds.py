@@ -82,7 +82,7 @@ KINDS: Final = (
         "sold-out",
         409,
         "Sold out",
-        "`errors` names the lines that nothing is left of. Nothing was stored; the same key may be "
+        "`errors` names the lines that there is not enough for. Nothing was stored; the same key may be "
         "used again.",
     ),
     Kind(

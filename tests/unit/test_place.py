@@ -121,7 +121,7 @@ def test_a_sku_that_is_sold_out_is_refused_by_name():
     """Only what nobody can have; too little for this order is found out when it is reserved."""
     refusal = refused(wanted(("cup", 1), ("relic", 1)))
     assert refusal.code == "sold-out"
-    assert refusal.faults == (Fault("/lines/1/sku", "relic is sold out."),)
+    assert refusal.faults == (Fault("/lines/1/sku", "There is not enough of relic left."),)
     assert not isinstance(taken(wanted(("cup", 11))), Refusal)
 
 
