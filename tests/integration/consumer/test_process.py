@@ -16,7 +16,7 @@ from app.infra.postgres.pool import Database
 from app.infra.redis.clients import open_redis
 from tests.integration.consumer.conftest import SHARDS
 from tests.integration.consumer.orders import GROUPS, Orders
-from tests.integration.consumer.processes import SHUTDOWN_TIMEOUT_S, Consumer, running
+from tests.integration.consumer.processes import HASTY, SHUTDOWN_TIMEOUT_S, Consumer, running
 from tests.servers import redis_in
 
 
@@ -41,10 +41,10 @@ async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
     consumers = [Consumer(database_url, redis_url) for _ in range(2)]
     for consumer in consumers:
         await consumer.start()
-    placing = asyncio.create_task(orders.many(200, at_once=2, pause_s=0.05))
+    placing = asyncio.create_task(orders.many(100, at_once=2, pause_s=0.05))
     try:
         while not placing.done():
-            await asyncio.sleep(dice.uniform(0.4, 1.2))
+            await asyncio.sleep(dice.uniform(0.3, 0.9))
             victim = dice.choice(consumers)
             await victim.end(signal.SIGKILL)
             await victim.start()
@@ -58,9 +58,9 @@ async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
 
 async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_url, orders):
     """What the streams lost is found by comparing orders with marks."""
-    async with running(database_url, redis_url) as consumer:
+    async with running(database_url, redis_url, ("-c", HASTY)) as consumer:
         await consumer.until_live("/readyz")
-        placing = asyncio.create_task(orders.many(120, at_once=2, pause_s=0.03))
+        placing = asyncio.create_task(orders.many(60, at_once=2, pause_s=0.03))
         async with open_redis(redis_url, None, "test", "flush") as clients:
             while not placing.done():
                 await asyncio.sleep(0.15)
@@ -71,9 +71,9 @@ async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_u
 
 async def test_streams_that_were_overwritten_are_made_again(database_url, redis_url, orders):
     """A key of ours that is no stream any more stops neither relay nor reader, and costs no event."""
-    async with running(database_url, redis_url) as consumer:
+    async with running(database_url, redis_url, ("-c", HASTY)) as consumer:
         await consumer.until_live("/readyz")
-        placing = asyncio.create_task(orders.many(120, at_once=2, pause_s=0.03))
+        placing = asyncio.create_task(orders.many(60, at_once=2, pause_s=0.03))
         async with open_redis(redis_url, None, "test", "overwrite") as clients:
             while not placing.done():
                 for shard in range(SHARDS):
@@ -117,7 +117,7 @@ async def test_readiness_says_that_reader_and_relay_run(database_url, redis_url,
 async def test_redis_away_and_back(database_url, orders, tmp_path):
     """Away at the start, back, killed, back: it goes on by itself and says each change once."""
     redis = redis_in(tmp_path / "redis")
-    async with running(database_url, redis.url) as consumer:
+    async with running(database_url, redis.url, ("-c", HASTY)) as consumer:
         await consumer.until_live()
         await orders.many(4)
         await redis.start()
@@ -126,7 +126,7 @@ async def test_redis_away_and_back(database_url, orders, tmp_path):
             await consumer.until_live("/readyz")
             await redis.kill()
             await orders.many(4)
-            await asyncio.sleep(3)
+            await asyncio.sleep(1)
             await redis.start()
             await orders.all_caught_up()
             assert "holdfast_redis_up 1.0" in await consumer.metrics()
@@ -155,7 +155,7 @@ async def test_postgresql_away_and_back(redis_url, tmp_path):
             await postgres.kill()
             with pytest.raises(Unavailable):
                 await orders.behind()
-            await asyncio.sleep(2)
+            await asyncio.sleep(0.5)
             await postgres.start()
             await orders.many(4)
             await orders.all_caught_up()
