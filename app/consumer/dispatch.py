@@ -10,11 +10,12 @@ from typing import Final
 
 import msgspec
 
-from app.consumer.analytics import add_to_minutes
-from app.consumer.projections import Applied, add_to_days, observe
+from app.consumer.projections import Applied, observe
 from app.contracts.streams import GROUP_ANALYTICS, GROUP_PROJECTIONS, Envelope
 from app.domain import events as e
 from app.infra.postgres.projections import Effects
+from app.projections.days import add_to_days
+from app.projections.minutes import add_to_minutes
 
 Handler = Callable[[Sequence[Envelope], Effects], Awaitable[None]]
 Table = Mapping[type, tuple[Handler, ...]]
@@ -28,6 +29,7 @@ PROJECTIONS: Final[Table] = {
     e.OrderRejected: (add_to_days,),
     e.OrderCancelling: (),
     e.OrderCancelled: (add_to_days,),
+    e.OrderRepriced: (),
     e.InventoryReserved: (),
     e.InventoryReleased: (),
     e.InventoryShipped: (),
@@ -53,6 +55,7 @@ ANALYTICS: Final[Table] = {
     e.OrderRejected: (add_to_minutes,),
     e.OrderCancelling: (),
     e.OrderCancelled: (add_to_minutes,),
+    e.OrderRepriced: (add_to_minutes,),
     e.InventoryReserved: (),
     e.InventoryReleased: (),
     e.InventoryShipped: (),
@@ -68,7 +71,7 @@ ANALYTICS: Final[Table] = {
     e.InventoryAdjusted: (),
     e.PriceChanged: (add_to_minutes,),
 }
-"""Orders by status, money taken and given back, rejections by reason, changes of price: minute by minute."""
+"""Orders by status, money taken and given back, rejections by reason, prices changed or mended: by the minute."""
 
 
 class Group(msgspec.Struct, frozen=True):

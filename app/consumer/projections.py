@@ -1,21 +1,17 @@
-"""The handlers of the group `projections`: the daily summary in PostgreSQL, the order documents in Redis.
+"""What follows the commit of an effect: the documents of the orders in Redis, and what is measured.
 
-One statement adds a whole batch to the summary, in the transaction of the group's marks; documents are
-written after the commit. If the process dies here, nothing was written and the events come again.
+If the process dies here, readers ask PostgreSQL for the orders, and write their documents.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
 
-from app.contracts.streams import Envelope
+from app.contracts.streams import Envelope, happened_at
 from app.domain import events as e
 from app.domain.errors import Unavailable
-from app.domain.money import Money
 from app.domain.order import Order
-from app.infra.postgres.projections import DayCounts, Effects
 from app.infra.redis.documents import Documents
 from app.observability import metrics
 from app.observability.logging import logger
@@ -23,7 +19,6 @@ from app.observability.logging import logger
 DOCUMENTS_DEADLINE_S: Final = 1.0
 
 _ORDER: Final = "order."
-_ACCEPTED: Final = e.TYPES[e.OrderAccepted]
 _CONFIRMED: Final = e.TYPES[e.OrderConfirmed]
 
 log = logger("projections")
@@ -39,49 +34,6 @@ class Applied(msgspec.Struct, frozen=True):
     events: tuple[Envelope, ...]
     orders: Mapping[str, Order]
     as_of: float
-
-
-class _Lines(msgspec.Struct):
-    lines: tuple[e.AcceptedLine, ...]
-
-
-class _Payment(msgspec.Struct):
-    amount: Money
-
-
-_lines: Final = msgspec.json.Decoder(_Lines)
-_payment: Final = msgspec.json.Decoder(_Payment)
-
-_COLUMNS: Final = {
-    e.TYPES[e.OrderAccepted]: "accepted",
-    e.TYPES[e.OrderConfirmed]: "confirmed",
-    e.TYPES[e.OrderCompleted]: "completed",
-    e.TYPES[e.OrderRejected]: "rejected",
-    e.TYPES[e.OrderCancelled]: "cancelled",
-    e.TYPES[e.PaymentCaptured]: "captured",
-    e.TYPES[e.PaymentRefunded]: "refunded",
-}
-"""Where each event counts: one more, or its amount."""
-_MONEY: Final = ("captured", "refunded")
-
-
-async def add_to_days(events: Sequence[Envelope], effects: Effects) -> None:
-    """Count the events in the rows of their days (UTC) and their orders' currencies."""
-    days: dict[tuple[date, str], DayCounts] = {}
-    for event in events:
-        key = (happened_at(event).date(), effects.orders[event.subject].currency)
-        counts = days.setdefault(key, DayCounts())
-        column = _COLUMNS[event.type]
-        amount = _payment.decode(event.data).amount.amount if column in _MONEY else 1
-        setattr(counts, column, getattr(counts, column) + amount)
-        if event.type == _ACCEPTED:
-            counts.items += sum(line.quantity for line in _lines.decode(event.data).lines)
-    await effects.add_to_summary(days)
-
-
-def happened_at(event: Envelope) -> datetime:
-    """When it happened, UTC."""
-    return datetime.fromisoformat(event.time).astimezone(UTC)
 
 
 async def observe(applied: Applied) -> None:

@@ -5,6 +5,7 @@ the keys may live on a cluster.
 """
 
 import zlib
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -32,6 +33,11 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     # Made, not given: a plain default would be left out, and CloudEvents wants the version in each event.
     specversion: str = msgspec.field(default_factory=lambda: "1.0")
     datacontenttype: str = msgspec.field(default_factory=lambda: "application/json")
+
+
+def happened_at(event: Envelope) -> datetime:
+    """When it happened, UTC."""
+    return datetime.fromisoformat(event.time).astimezone(UTC)
 
 
 def stream(environment: str, shard: int) -> str:

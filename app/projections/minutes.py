@@ -1,17 +1,17 @@
-"""The handler of the group `analytics`: what happened in each minute (UTC), by the time of the events.
+"""Analytics: what happened in each minute (UTC), by the time of the events.
 
-One statement adds a whole batch, in the transaction of the group's marks. If the process dies here, nothing
+One statement adds a whole batch, in the transaction of whoever calls. If the process dies here, nothing
 was written and the events come again.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, TypeAlias
 
 import msgspec
 
-from app.contracts.streams import Envelope
+from app.contracts.streams import Envelope, happened_at
 from app.domain import events as e
 from app.domain.money import Money
 from app.infra.postgres import analytics
@@ -68,7 +68,7 @@ async def add_to_minutes(events: Sequence[Envelope], effects: Effects) -> None:
     """Count the events in their minutes."""
     counts: Counter[tuple[datetime, str, str]] = Counter()
     for event in events:
-        minute = datetime.fromisoformat(event.time).astimezone(UTC).replace(second=0, microsecond=0)
+        minute = happened_at(event).replace(second=0, microsecond=0)
         for measure, key, value in _COUNTS[event.type](event):
             counts[minute, measure, key] += value
     await analytics.add(effects.connection, counts)
