@@ -103,7 +103,9 @@ def test_answers_about_orders_show_what_they_mean(path: str, status: str, shown:
     answer = DOCUMENT["paths"][path]["post"]["responses"][status]
     example = answer["content"]["application/json"]["example"]
     assert example["status"] == shown
-    assert set(answer["headers"]) == {"X-Request-ID", "X-Correlation-ID", *headers}
+    always = {"X-Request-ID", "X-Correlation-ID", "RateLimit-Policy", "RateLimit"}
+    assert set(answer["headers"]) == always | headers
+    assert always | {"Retry-After"} <= set(DOCUMENT["paths"][path]["post"]["responses"]["429"]["headers"])
     if shown == "confirmed":
         assert example["version"] == 5
         assert example["payment"]["authorized"] == example["totals"]["total"]
