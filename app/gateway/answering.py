@@ -4,7 +4,7 @@ from app.gateway import problems
 from app.gateway.auth import authenticate
 from app.gateway.bodies import ClientGone
 from app.gateway.exchange import Call, Reply
-from app.gateway.routes import Route
+from app.gateway.route import Route
 from app.gateway.services import Services
 
 

@@ -18,7 +18,8 @@ from app.gateway.answering import answer
 from app.gateway.edge import STATE, Edge
 from app.gateway.exchange import Application, Call, Reply, send_reply
 from app.gateway.hot import HotRoutes
-from app.gateway.routes import ROUTES, Route
+from app.gateway.route import Route
+from app.gateway.routes import ROUTES
 from app.gateway.services import Services
 from app.observability.access_log import AccessLog
 

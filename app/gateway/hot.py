@@ -14,7 +14,8 @@ from app.gateway.answering import answer
 from app.gateway.cached_orders import Record
 from app.gateway.exchange import Call, Reply, Scope, Send, correlation_of, new_id
 from app.gateway.problems import ProblemError
-from app.gateway.routes import ROUTES, Route
+from app.gateway.route import Route
+from app.gateway.routes import ROUTES
 from app.gateway.services import Services
 from app.infra.postgres.api_keys import ApiKey
 from app.observability import metrics

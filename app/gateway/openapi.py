@@ -19,7 +19,7 @@ from app.gateway.examples import STREAM, example_of, plain
 from app.gateway.health import Health
 from app.gateway.problem_kinds import BY_SLUG
 from app.gateway.problems import MEDIA, Problem
-from app.gateway.routes import Route
+from app.gateway.route import Route
 
 VERSION: Final = "1.0"
 _REFERENCE: Final = "#/components/schemas/{name}"

@@ -4,18 +4,13 @@ The OpenAPI document is made from it. What every route of a kind can answer (a m
 large, …) is added by `Route.problems`, so the table names only what is special.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
-
-import msgspec
+from typing import Final
 
 from app.contracts.documents import OrderDocument, Page
 from app.contracts.streams import Envelope
 from app.domain.order import Status
 from app.gateway import (
-    analytics,
     carrier,
-    dead_letters,
     examples,
     health,
     inventory,
@@ -26,83 +21,10 @@ from app.gateway import (
     pages,
     products,
 )
-from app.gateway.exchange import Call, Reply
-from app.gateway.parameters import LIMIT_DEFAULT, LIMIT_MAX
-from app.gateway.services import Services
+from app.gateway.insight_routes import INSIGHT
+from app.gateway.route import CURSOR, LIMIT, TEXT, TIME, Parameter, Route
 from app.gateway.waiting import WAIT_SECONDS_MAX
-from app.infra.postgres.dead_letters import STATES, DeadLetterDocument
 
-Run: TypeAlias = Callable[[Services, Call], Awaitable[Reply]]
-
-
-class Parameter(msgspec.Struct, frozen=True):
-    """A parameter of the `query`, the `path` or a `header`, with its JSON Schema."""
-
-    name: str
-    place: str
-    about: str
-    schema: Mapping[str, Any]
-    required: bool = False
-
-
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One method of one path.
-
-    `scope` is what the API key must allow (None: no key is asked for); `gives` maps each good status to the
-    type of its document (a text: that media type; None: no body); `keyed` asks for an Idempotency-Key;
-    `admits_itself` counts the request against its caller's limit together with other questions. Where
-    a status has more to it than its kind of document: `says` in words, `shows` an example, `sends` headers.
-    `also_streams`: 200 is a stream of events where that is what the caller accepts.
-    """
-
-    method: str
-    path: str
-    run: Run
-    tag: str
-    summary: str
-    about: str = ""
-    scope: str | None = None
-    takes: type | None = None
-    body_optional: bool = False
-    keyed: bool = False
-    admits_itself: bool = False
-    gives: Mapping[int, Any]
-    says: Mapping[int, str] = {}
-    shows: Mapping[int, Any] = {}
-    sends: Mapping[int, tuple[str, ...]] = {}
-    refuses: tuple[str, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-    also_streams: bool = False
-    is_probe: bool = False
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Every problem that this route can answer."""
-        found = list(self.refuses)
-        if self.scope:
-            found += ["unauthenticated", "forbidden", "rate-limited"]
-        if self.takes:
-            found += ["malformed-request", "request-timeout", "body-too-large", "unsupported-media-type"]
-            found += ["invalid-request"]
-        if self.keyed:
-            found += ["idempotency-key-missing", "idempotency-key-reused", "invalid-parameter"]
-        if any(parameter.place == "query" for parameter in self.parameters):
-            found += ["invalid-parameter", "malformed-request"]
-        if not self.is_probe:
-            found += ["overloaded", "unavailable", "internal-error"]
-        return tuple(dict.fromkeys(found))
-
-
-_TEXT: Final = {"type": "string"}
-_TIME: Final = {"type": "string", "format": "date-time"}
-
-_LIMIT: Final = Parameter(
-    "limit",
-    "query",
-    "How many items one page holds.",
-    {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
-)
-_CURSOR: Final = Parameter("cursor", "query", "`next_cursor` of the page before; opaque.", _TEXT)
 _ORDER_ID: Final = Parameter(
     "order_id",
     "path",
@@ -119,12 +41,12 @@ _PREFER: Final = Parameter(
     f"`wait=N`: answer when the order is confirmed or final, or after N ≤ {WAIT_SECONDS_MAX} seconds.",
     {"type": "string", "examples": ["wait=10"]},
 )
-_IF_NONE_MATCH: Final = Parameter("If-None-Match", "header", "Entity tags that the caller has.", _TEXT)
+_IF_NONE_MATCH: Final = Parameter("If-None-Match", "header", "Entity tags that the caller has.", TEXT)
 _FILTERS: Final = (
-    Parameter("customer_id", "query", "Only this customer's.", _TEXT),
+    Parameter("customer_id", "query", "Only this customer's.", TEXT),
     Parameter("status", "query", "Only those in this status.", {"type": "string", "enum": list(Status)}),
-    Parameter("created_after", "query", "Only those accepted later than this.", _TIME),
-    Parameter("created_before", "query", "Only those accepted earlier than this.", _TIME),
+    Parameter("created_after", "query", "Only those accepted later than this.", TIME),
+    Parameter("created_before", "query", "Only those accepted earlier than this.", TIME),
 )
 _RESUMING: Final = (
     Parameter(
@@ -133,10 +55,10 @@ _RESUMING: Final = (
         "The `id` of the last event that the caller has: the stream goes on behind it.",
         {"type": "string", "examples": [f"{examples.ORDER_ID}:3"]},
     ),
-    Parameter("after", "query", "The same, for clients that cannot set headers.", _TEXT),
+    Parameter("after", "query", "The same, for clients that cannot set headers.", TEXT),
 )
 _SIGNED: Final = tuple(
-    Parameter(name, "header", about, _TEXT, required=True)
+    Parameter(name, "header", about, TEXT, required=True)
     for name, about in (
         ("webhook-id", "The report's id, the same in every repetition."),
         ("webhook-timestamp", "When it was sent, in Unix seconds; at most five minutes ago."),
@@ -164,7 +86,7 @@ ORDERS: Final = (
     Route(
         method="GET", path="/v1/orders", run=order_reads.list_orders, tag="orders", scope="orders:read",
         summary="List orders, newest first", gives={200: Page[OrderDocument]},
-        parameters=(*_FILTERS, _CURSOR, _LIMIT),
+        parameters=(*_FILTERS, CURSOR, LIMIT),
     ),
     Route(
         method="GET", path="/v1/orders/{order_id}", run=order_reads.get_order, tag="orders",
@@ -181,7 +103,7 @@ ORDERS: Final = (
         "and all is said, and after some minutes; come again with the last `id` as `Last-Event-ID`.",
         gives={200: Page[Envelope], 204: None}, also_streams=True,
         says={204: "Nothing more will happen: the order is final and the caller has its last event."},
-        refuses=("not-found",), parameters=(_ORDER_ID, _CURSOR, _LIMIT, *_RESUMING),
+        refuses=("not-found",), parameters=(_ORDER_ID, CURSOR, LIMIT, *_RESUMING),
     ),
     Route(
         method="POST", path="/v1/orders/{order_id}/cancel", run=orders.cancel_order, tag="orders",
@@ -217,7 +139,7 @@ CATALOGUE: Final = (
     Route(
         method="GET", path="/v1/products", run=products.list_products, tag="products",
         scope="products:read", summary="List products by SKU", gives={200: Page[messages.ProductDocument]},
-        parameters=(_CURSOR, _LIMIT),
+        parameters=(CURSOR, LIMIT),
     ),
     Route(
         method="GET", path="/v1/products/{sku}", run=products.get_product, tag="products",
@@ -235,7 +157,7 @@ CATALOGUE: Final = (
     ),
     Route(
         method="GET", path="/v1/inventory", run=inventory.list_stock, tag="inventory", scope="inventory:read",
-        summary="List stock by SKU", gives={200: Page[messages.StockDocument]}, parameters=(_CURSOR, _LIMIT),
+        summary="List stock by SKU", gives={200: Page[messages.StockDocument]}, parameters=(CURSOR, LIMIT),
     ),
     Route(
         method="GET", path="/v1/inventory/{sku}", run=inventory.get_stock, tag="inventory",
@@ -255,41 +177,6 @@ CATALOGUE: Final = (
         about="Signed as Standard Webhooks say. 2xx means: do not repeat it.",
         takes=messages.CarrierEventBody, gives={200: messages.CarrierAnswer},
         refuses=("unauthenticated", "not-now"), parameters=_SIGNED,
-    ),
-)  # fmt: skip
-
-INSIGHT: Final = (
-    Route(
-        method="GET", path="/v1/analytics/minutely", run=analytics.list_minutes, tag="analytics",
-        scope="analytics:read", summary="List what happened minute by minute, oldest first",
-        about="Minutes in which nothing happened are left out. Counted within about a second of the event.",
-        gives={200: Page[analytics.MinuteDocument]}, says={200: "One page of minutes."},
-        parameters=(
-            Parameter("from", "query", "Only minutes that begin then or later.", _TIME),
-            Parameter("to", "query", "Only minutes that begin earlier than this.", _TIME),
-            _CURSOR, _LIMIT,
-        ),
-    ),
-    Route(
-        method="GET", path="/v1/dead-letters", run=dead_letters.list_dead_letters, tag="dead letters",
-        scope="operations:read", summary="List events that a consumer group could not handle",
-        about="Those that wait, unless a state is asked for; oldest first.",
-        gives={200: Page[DeadLetterDocument]}, says={200: "One page of dead letters."},
-        parameters=(
-            Parameter("group", "query", "Only this consumer group's.", _TEXT),
-            Parameter("type", "query", "Only events of this type.", _TEXT),
-            Parameter("state", "query", "Only those in this state.", {"type": "string", "enum": [*STATES]}),
-            _CURSOR, _LIMIT,
-        ),
-    ),
-    Route(
-        method="POST", path="/v1/dead-letters/{letter_id}/retry", run=dead_letters.retry_dead_letter,
-        tag="dead letters", scope="operations:write", summary="Have a dead letter tried again",
-        about="A consumer handles it within a second or two, and what waits behind it follows. Asking again "
-        "is nothing new, so no Idempotency-Key is needed; one that was dealt with stays as it is.",
-        gives={202: DeadLetterDocument}, says={202: "The letter: `retrying`, or how it was dealt with."},
-        refuses=("not-found",),
-        parameters=(Parameter("letter_id", "path", "The letter's id.", _TEXT, required=True),),
     ),
 )  # fmt: skip
 
@@ -325,7 +212,7 @@ OPERATIONS: Final = (
     Route(
         method="GET", path="/problems/{slug}", run=pages.show_problem, tag="documentation",
         summary="What a type of problem means", gives={200: "text/html"}, refuses=("not-found",),
-        parameters=(Parameter("slug", "path", "The problem's name.", _TEXT, required=True),),
+        parameters=(Parameter("slug", "path", "The problem's name.", TEXT, required=True),),
     ),
 )  # fmt: skip
 

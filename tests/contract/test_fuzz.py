@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from app.dev.sandbox.webhooks import sign
 from app.gateway.examples import ORDER_ID, example_of
 from app.gateway.problems import Problem
-from app.gateway.routes import CATALOGUE, ORDERS, ROUTES, Route
+from app.gateway.route import Route
+from app.gateway.routes import CATALOGUE, ORDERS, ROUTES
 from tests.integration.gateway.served import SECRET, Gateway
 
 EXAMPLES_PER_ROUTE = 80

@@ -9,7 +9,8 @@ from app.domain import events as e
 from app.gateway.examples import EXAMPLES, example_of
 from app.gateway.openapi import open_api
 from app.gateway.problem_kinds import KINDS
-from app.gateway.routes import ROUTES, Route
+from app.gateway.route import Route
+from app.gateway.routes import ROUTES
 from app.infra.postgres.api_keys import SCOPES
 from tests.integration.gateway.served import Gateway
 
