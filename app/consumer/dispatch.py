@@ -71,7 +71,7 @@ ANALYTICS: Final[Table] = {
     e.InventoryAdjusted: (),
     e.PriceChanged: (add_to_minutes,),
 }
-"""Orders by status, money taken and given back, rejections by reason, prices changed or mended: by the minute."""
+"""Orders by status, money taken and given back, rejections by reason, changes of price: minute by minute."""
 
 
 class Group(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ DOCUMENTS_DEADLINE_S: Final = 1.0
 
 _ORDER: Final = "order."
 _CONFIRMED: Final = e.TYPES[e.OrderConfirmed]
+_REPRICED: Final = e.TYPES[e.OrderRepriced]  # moves no order to another status
 
 log = logger("projections")
 
@@ -39,7 +40,7 @@ class Applied(msgspec.Struct, frozen=True):
 async def observe(applied: Applied) -> None:
     """Count orders by status, and how long they took to be confirmed."""
     for event in applied.events:
-        if event.type.startswith(_ORDER):
+        if event.type.startswith(_ORDER) and event.type != _REPRICED:
             metrics.ORDERS.labels(event.type.split(".")[1]).inc()
         if event.type == _CONFIRMED and event.subject in applied.orders:
             waited = happened_at(event) - applied.orders[event.subject].created_at

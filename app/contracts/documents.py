@@ -50,8 +50,38 @@ class FulfilmentDocument(msgspec.Struct, frozen=True):
     tracking_number: str | None
 
 
+class AdjustedLineDocument(msgspec.Struct, frozen=True):
+    """A line whose price was wrong: what a piece of it cost before, and what it costs after."""
+
+    sku: str
+    quantity: int
+    unit_price_before: Money
+    unit_price_after: Money
+
+
+class AdjustmentDocument(msgspec.Struct, frozen=True):
+    """One price adjustment: what the order came to with those before it, and what it comes to with it.
+
+    `difference` is the second less the first: below zero, the customer was asked for too much.
+    """
+
+    id: str
+    price_list: str
+    replay: str
+    total_before: Money
+    total_after: Money
+    difference: Money
+    lines: tuple[AdjustedLineDocument, ...]
+    created_at: str
+
+
 class OrderDocument(msgspec.Struct, frozen=True):
-    """An order. `waiting_on` names what an order that does not move waits for."""
+    """An order. `waiting_on` names what an order that does not move waits for.
+
+    `totals` and `payment` are what was agreed and charged, for ever. What its price should have been is in
+    `price_adjustments`, which are left out where there are none: the order comes to the `total_after` of the
+    last of them.
+    """
 
     id: str
     customer_id: str
@@ -68,6 +98,7 @@ class OrderDocument(msgspec.Struct, frozen=True):
     created_at: str
     updated_at: str
     version: int
+    price_adjustments: tuple[AdjustmentDocument, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -117,6 +148,28 @@ def document(order: Order) -> OrderDocument:
         created_at=rfc3339(order.created_at),
         updated_at=rfc3339(order.updated_at),
         version=order.version,
+        price_adjustments=_adjustments(order) if order.adjustments else msgspec.UNSET,
+    )
+
+
+def _adjustments(order: Order) -> tuple[AdjustmentDocument, ...]:
+    def money(amount: int) -> Money:
+        return Money(amount, order.currency)
+
+    return tuple(
+        AdjustmentDocument(
+            id=made.id,
+            price_list=made.price_list,
+            replay=made.replay,
+            total_before=money(made.before),
+            total_after=money(made.after),
+            difference=money(made.difference),
+            lines=tuple(
+                AdjustedLineDocument(x.sku, x.quantity, money(x.before), money(x.after)) for x in made.lines
+            ),
+            created_at=rfc3339(made.at),
+        )
+        for made in order.adjustments
     )
 
 

@@ -15,7 +15,7 @@ from app.contracts.documents import rfc3339
 from app.domain import events as e
 from app.domain.chain import chain
 from app.domain.fulfilment import FulfilmentLine, FulfilmentPlan
-from app.domain.ids import fulfilment_id, order_id
+from app.domain.ids import adjustment_id, fulfilment_id, order_id
 from app.domain.money import Money
 
 _AT: Final = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -59,6 +59,15 @@ _TOLD: Final[Mapping[str, tuple[e.Event, ...]]] = {
         e.PaymentCaptured(_INTENT, _TOTAL),
         e.ShipmentDelivered(_parcel(_DONE).id),
         e.OrderCompleted(),
+        e.OrderRepriced(
+            adjustment_id(_DONE, 1),
+            "rpl_0195b8e2",
+            "march-corrected",
+            _TOTAL,
+            Money(2780, "USD"),
+            Money(-154, "USD"),
+            (e.RepricedLine(_SKU, 2, _UNIT, Money(1390, "USD")),),
+        ),
     ),
     _DECLINED: (
         *_confirmed(_DECLINED)[:2],

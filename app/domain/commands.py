@@ -8,6 +8,7 @@ import msgspec
 
 from app.domain.events import Reason
 from app.domain.fulfilment import FulfilmentPlan
+from app.domain.money import Money
 
 
 class WantedLine(msgspec.Struct, frozen=True):
@@ -126,6 +127,20 @@ class CloseOrder(msgspec.Struct, frozen=True):
     reason: Reason | None = None
 
 
+class RepriceOrder(msgspec.Struct, frozen=True):
+    """Put on record what the order comes to under a corrected price list, for one replay of it.
+
+    `prices` (SKU → price of a piece) are those of the list, the order's own SKUs at least. The totals (minor
+    units) are what was shown of this order: any others are refused.
+    """
+
+    replay: str
+    price_list: str
+    prices: dict[str, Money]
+    total_before: int
+    total_after: int
+
+
 Command = (
     RecordReservation
     | RejectOrder
@@ -144,5 +159,6 @@ Command = (
     | RecordRefund
     | ReleaseStock
     | CloseOrder
+    | RepriceOrder
 )
 """Any command to an order that exists."""

@@ -17,6 +17,7 @@ from app.domain.fulfilment import Fulfilment, FulfilmentStatus
 from app.domain.money import Money
 from app.domain.order import Decision, Order, Status, StockStatus, evolve
 from app.domain.payment import PaymentStatus
+from app.domain.reprice import adjust
 
 TOO_LATE: Final = "too-late"
 CANCELLING: Final = "cancelling"
@@ -301,4 +302,5 @@ _DECIDERS: Final[dict[type, Callable[[Order, Any], Decision]]] = {
     c.RecordRefund: _refund,
     c.ReleaseStock: _release_stock,
     c.CloseOrder: _close,
+    c.RepriceOrder: adjust,
 }

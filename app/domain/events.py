@@ -80,6 +80,32 @@ class OrderCancelled(_OfOrder, frozen=True, tag="order.cancelled.v1"):
     """Cancelled, and nothing of it is held any more."""
 
 
+class RepricedLine(msgspec.Struct, frozen=True):
+    """One line whose price was wrong: what a piece of it cost before, and what it costs after."""
+
+    sku: str
+    quantity: int
+    unit_price_before: Money
+    unit_price_after: Money
+
+
+class OrderRepriced(_OfOrder, frozen=True, tag="order.repriced.v1"):
+    """Reckoned again under a corrected price list, by a replay; what was agreed and charged stays.
+
+    The totals are what the order came to with all adjustments up to this one, and with it. `difference` is
+    the one after less the one before: below zero, the customer was asked for too much. `lines` are those
+    that differ. It may follow any other event, the final ones too, and changes no status.
+    """
+
+    adjustment: str
+    replay: str
+    price_list: str
+    total_before: Money
+    total_after: Money
+    difference: Money
+    lines: tuple[RepricedLine, ...]
+
+
 class InventoryReserved(_OfOrder, frozen=True, tag="inventory.reserved.v1"):
     """Stock of every line is held, and by which warehouse's parcel it will leave."""
 
@@ -168,6 +194,7 @@ OrderEvent = (
     | OrderRejected
     | OrderCancelling
     | OrderCancelled
+    | OrderRepriced
     | InventoryReserved
     | InventoryReleased
     | InventoryShipped

@@ -36,6 +36,11 @@ def fulfilment_id(order: str, number: int) -> str:
     return f"ful_{order.removeprefix('ord_')}_{number}"
 
 
+def adjustment_id(order: str, number: int) -> str:
+    """The id of the order's `number`-th price adjustment, counted from 1."""
+    return f"adj_{order.removeprefix('ord_')}_{number}"
+
+
 def order_of_fulfilment(fulfilment: str) -> str | None:
     """The order that a fulfilment belongs to; None when this is not a fulfilment's id."""
     match = FULFILMENT_ID.match(fulfilment)

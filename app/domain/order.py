@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from app.domain import events as e
+from app.domain.adjustment import AdjustedLine, PriceAdjustment
 from app.domain.errors import Refusal
 from app.domain.fulfilment import Fulfilment, FulfilmentStatus
 from app.domain.payment import Decline, Payment, PaymentStatus
@@ -71,6 +72,8 @@ TRANSITIONS: Final[dict[tuple[Status, type[e.OrderEvent]], Status]] = {
     (_X, e.PaymentRefunded): _X,
     (_X, e.InventoryReleased): _X,
     (_X, e.OrderCancelled): Status.CANCELLED,
+    # its price was wrong: that may turn out at any time, also after the end, and moves it nowhere
+    **{(status, e.OrderRepriced): status for status in Status},
 }
 """(status, event) → status. What is not here cannot happen. Nothing leads to `action_required` yet."""
 
@@ -104,6 +107,7 @@ class Order(msgspec.Struct, frozen=True):
     waiting_on: str | None = None
     metadata: dict[str, str] = {}
     version: int = 0
+    adjustments: tuple[PriceAdjustment, ...] = ()
 
     @property
     def is_final(self) -> bool:
@@ -130,6 +134,19 @@ class Order(msgspec.Struct, frozen=True):
             PaymentStatus.NOT_REQUIRED,
         }
 
+    @property
+    def adjusted_total(self) -> int:
+        """What it comes to with all price adjustments; `total` is what was agreed."""
+        return self.adjustments[-1].after if self.adjustments else self.total
+
+    @property
+    def unit_prices(self) -> dict[str, int]:
+        """What a piece of each SKU costs with all price adjustments; lines of one SKU have one price."""
+        prices = {line.sku: line.unit_price for line in self.lines}
+        for adjustment in self.adjustments:
+            prices.update((line.sku, line.after) for line in adjustment.lines)
+        return prices
+
     def fulfilment(self, fulfilment_id: str) -> Fulfilment | None:
         """One of its parcels."""
         return next((f for f in self.fulfilments if f.id == fulfilment_id), None)
@@ -146,13 +163,16 @@ class IllegalEventError(Exception):
 def evolve(order: Order, event: e.OrderEvent, at: datetime) -> Order:
     """The order after `event`, which happened `at`. An order that moves waits for nobody.
 
+    Being repriced is no move: whatever it waits for, it goes on waiting.
+
     Raises IllegalEventError when the table has no such move.
     """
     status = TRANSITIONS.get((order.status, type(event)))
     if status is None:
         msg = f"{type(event).__name__} cannot happen to an order that is {order.status}"
         raise IllegalEventError(msg)
-    changed = replace(order, status=status, version=order.version + 1, updated_at=at, waiting_on=None)
+    waiting_on = order.waiting_on if isinstance(event, e.OrderRepriced) else None
+    changed = replace(order, status=status, version=order.version + 1, updated_at=at, waiting_on=waiting_on)
     return _with_effect(changed, event)
 
 
@@ -168,6 +188,8 @@ def _with_effect(order: Order, event: e.OrderEvent) -> Order:  # noqa: PLR0911 -
             return replace(order, stock=StockStatus.SHIPPED)
         case e.OrderRejected(reason=reason):
             return replace(order, reason=reason)
+        case e.OrderRepriced():
+            return replace(order, adjustments=(*order.adjustments, _adjustment(event, order.updated_at)))
         case e.ShipmentBooked(fulfilment=parcel, shipment=shipment, tracking_number=number):
             return _with_fulfilment(order, parcel, FulfilmentStatus.BOOKED, shipment, number)
         case e.ShipmentDispatched(fulfilment=parcel):
@@ -178,6 +200,21 @@ def _with_effect(order: Order, event: e.OrderEvent) -> Order:  # noqa: PLR0911 -
             return _with_fulfilment(order, parcel, FulfilmentStatus.CANCELLED)
         case _:
             return replace(order, payment=_payment_after(order.payment, event))
+
+
+def _adjustment(event: e.OrderRepriced, at: datetime) -> PriceAdjustment:
+    return PriceAdjustment(
+        id=event.adjustment,
+        replay=event.replay,
+        price_list=event.price_list,
+        before=event.total_before.amount,
+        after=event.total_after.amount,
+        lines=tuple(
+            AdjustedLine(x.sku, x.quantity, x.unit_price_before.amount, x.unit_price_after.amount)
+            for x in event.lines
+        ),
+        at=at,
+    )
 
 
 def _payment_after(payment: Payment, event: e.OrderEvent) -> Payment:

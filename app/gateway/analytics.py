@@ -26,7 +26,9 @@ class MinuteDocument(msgspec.Struct, frozen=True):
     """One minute (UTC) in which something happened, by the time at which it happened.
 
     `orders` were accepted in it; the other counts are of orders that came so far in it. `revenue` was
-    captured, `refunds` went back; `rejections` are by the code of their reason.
+    captured, `refunds` went back; `rejections` are by the code of their reason. `price_adjustments` were put
+    on record for orders sold at a wrong price, `price_adjusted` is what they changed in sum: below zero,
+    customers were asked for too much. Nothing of it has moved.
     """
 
     minute: str
@@ -40,6 +42,8 @@ class MinuteDocument(msgspec.Struct, frozen=True):
     refunds: list[Money]
     rejections: dict[str, int]
     price_changes: int
+    price_adjustments: int
+    price_adjusted: list[Money]
 
 
 async def list_minutes(services: Services, call: Call) -> Reply:
@@ -72,6 +76,8 @@ def minute_document(minute: Minute) -> MinuteDocument:
         refunds=_money(minute.of(analytics.REFUNDS)),
         rejections=minute.of(analytics.REJECTIONS),
         price_changes=minute.of(analytics.PRICE_CHANGES).get("", 0),
+        price_adjustments=minute.of(analytics.PRICE_ADJUSTMENTS).get("", 0),
+        price_adjusted=_money(minute.of(analytics.PRICE_ADJUSTED)),
     )
 
 

@@ -26,8 +26,13 @@ class _Rejection(msgspec.Struct):
     reason: e.Reason
 
 
+class _Repricing(msgspec.Struct):
+    difference: Money
+
+
 _payment: Final = msgspec.json.Decoder(_Payment)
 _rejection: Final = msgspec.json.Decoder(_Rejection)
+_repricing: Final = msgspec.json.Decoder(_Repricing)
 
 _Counted: TypeAlias = list[tuple[str, str, int]]
 """Measure, key, and what to add."""
@@ -50,6 +55,14 @@ def _money(measure: str) -> Callable[[Envelope], _Counted]:
     return count
 
 
+def _repriced(event: Envelope) -> _Counted:
+    difference = _repricing.decode(event.data).difference
+    return [
+        (analytics.PRICE_ADJUSTMENTS, "", 1),
+        (analytics.PRICE_ADJUSTED, difference.currency, difference.amount),
+    ]
+
+
 _COUNTS: Final[Mapping[str, Callable[[Envelope], _Counted]]] = {
     e.TYPES[e.OrderAccepted]: _order("accepted"),
     e.TYPES[e.OrderConfirmed]: _order("confirmed"),
@@ -57,6 +70,7 @@ _COUNTS: Final[Mapping[str, Callable[[Envelope], _Counted]]] = {
     e.TYPES[e.OrderCompleted]: _order("completed"),
     e.TYPES[e.OrderRejected]: _rejected,
     e.TYPES[e.OrderCancelled]: _order("cancelled"),
+    e.TYPES[e.OrderRepriced]: _repriced,
     e.TYPES[e.PaymentCaptured]: _money(analytics.REVENUE),
     e.TYPES[e.PaymentRefunded]: _money(analytics.REFUNDS),
     e.TYPES[e.PriceChanged]: lambda _: [(analytics.PRICE_CHANGES, "", 1)],

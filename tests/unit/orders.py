@@ -94,6 +94,10 @@ UNDONE = (
 CANCELLED = (*UNDONE, c.CloseOrder())
 """The ways back."""
 
+PRICES = {"cup": usd(650), "kettle": usd(9900), "leaflet": usd(1)}
+"""What a corrected price list says: cups were sold for 50 too much."""
+REPRICED = c.RepriceOrder("rpl_1", "march", PRICES, TOTAL, TOTAL - 2 * 50)
+
 
 def line(sku: str, quantity: int, unit_price: int = 100) -> Line:
     """A priced line."""

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from app.domain import commands as c
 from app.domain.decide import decide, evolve_all, note
 from app.domain.errors import Refusal
-from app.domain.events import OrderEvent
+from app.domain.events import OrderEvent, OrderRepriced
 from app.domain.fulfilment import FulfilmentStatus
 from app.domain.ledger import Account, transfers
 from app.domain.order import FINAL, Order, Status, StockStatus
 from app.domain.payment import PaymentStatus
-from tests.unit.orders import AT, FIRST, INTENT, PLANS, REASON, SECOND, TOTAL, free, placed
+from tests.unit.orders import AT, FIRST, INTENT, PLANS, REASON, REPRICED, SECOND, TOTAL, free, placed
 
 UNKNOWN = FIRST.removesuffix("1") + "7"
 
@@ -47,6 +47,8 @@ COMMANDS: tuple[c.Command, ...] = (
     c.ReleaseStock(),
     c.CloseOrder(),
     c.CloseOrder(REASON),
+    REPRICED,
+    replace(REPRICED, total_after=TOTAL),
 )
 
 
@@ -151,12 +153,31 @@ def test_final_means_settled():
                 assert {parcel.status for parcel in order.fulfilments} <= allowed
 
 
-def test_nothing_happens_after_the_end():
+def test_nothing_but_another_price_happens_after_the_end():
     """An order that is final answers, and stays what it is."""
     for answer in answers():
         if answer.before.status in FINAL:
-            assert answer.events == ()
+            assert answer.events == () or answer.command is REPRICED
             assert answer.after.status is answer.before.status
+
+
+def test_a_wrong_price_can_be_mended_whatever_the_status_and_changes_nothing_else():
+    """Once, from and to what was shown; what was agreed, what is held and what is under way stay."""
+    for answer in answers():
+        if answer.command is REPRICED and answer.before.total == TOTAL:
+            assert answer.refusal is None
+            assert [type(event) for event in answer.events] == [OrderRepriced] * (
+                not answer.before.adjustments
+            )
+            assert replace(answer.after, adjustments=()) == replace(answer.before, adjustments=())
+            assert answer.after.adjusted_total == TOTAL - 100
+
+
+def test_only_repricing_adjusts():
+    """No step of an order's way adds an adjustment, or loses one."""
+    for answer in answers():
+        if answer.command is not REPRICED:
+            assert answer.after.adjustments == answer.before.adjustments
 
 
 def test_what_the_domain_draws_itself_is_never_late():

@@ -12,6 +12,10 @@ from tests.unit.orders import FIRST, INTENT, LATER, PLANS, REASON, placed, usd
 
 A, CONF, D, X = Status.ACCEPTED, Status.CONFIRMED, Status.DISPATCHED, Status.CANCELLING
 
+REPRICED = e.OrderRepriced(
+    "adj_1", "rpl_1", "march", usd(1), usd(3), usd(2), (e.RepricedLine("cup", 2, usd(700), usd(701)),)
+)
+
 EVENTS: dict[e.OrderEvent, dict[Status, Status]] = {
     e.OrderAccepted("cus_1", "USD", (), usd(0)): {},
     e.OrderConfirmed(): {A: CONF},
@@ -20,6 +24,7 @@ EVENTS: dict[e.OrderEvent, dict[Status, Status]] = {
     e.OrderRejected(REASON): {A: Status.REJECTED},
     e.OrderCancelling(): {A: X, CONF: X},
     e.OrderCancelled(): {X: Status.CANCELLED},
+    REPRICED: {status: status for status in Status},
     e.InventoryReserved(PLANS): {A: A},
     e.InventoryReleased(PLANS): {A: A, X: X},
     e.InventoryShipped(PLANS): {D: D},
@@ -56,17 +61,19 @@ def test_an_event_happens_where_the_table_says_and_nowhere_else(status: Status, 
         return
     moved = evolve(order, event, LATER)
     assert (moved.status, moved.version) == (to, order.version + 1)
-    assert (moved.updated_at, moved.waiting_on) == (LATER, None)
+    assert (moved.updated_at, moved.waiting_on) == (LATER, "payments" if event is REPRICED else None)
 
 
-def test_nothing_happens_to_an_order_that_is_final():
-    """The end is the end."""
-    assert {status for status, _ in TRANSITIONS} & FINAL == set()
+def test_nothing_but_another_price_happens_to_an_order_that_is_final():
+    """The end is the end; that its price was wrong may still turn out."""
+    assert {kind for status, kind in TRANSITIONS if status in FINAL} == {e.OrderRepriced}
 
 
 def test_one_event_alone_leads_to_each_final_status():
     """So consumers need to watch for one event, not for combinations."""
-    leading = {to: {kind for (_, kind), target in TRANSITIONS.items() if target == to} for to in FINAL}
+    leading = {
+        to: {kind for (status, kind), target in TRANSITIONS.items() if to == target != status} for to in FINAL
+    }
     assert leading == {
         Status.COMPLETED: {e.OrderCompleted},
         Status.REJECTED: {e.OrderRejected},
@@ -106,7 +113,10 @@ def test_events_carry_their_public_types():
         noun, verb = kind.removesuffix(".v1").split(".")
         subjects.setdefault(noun, set()).add(verb)
     assert subjects == {
-        "order": {"accepted", "confirmed", "dispatched", "completed", "rejected", "cancelling", "cancelled"},
+        "order": {
+            *("accepted", "confirmed", "dispatched", "completed", "rejected", "cancelling", "cancelled"),
+            "repriced",
+        },
         "inventory": {"reserved", "released", "shipped", "adjusted"},
         "payment": {"authorized", "captured", "voided", "refunded", "declined"},
         "shipment": {"booked", "dispatched", "delivered", "cancelled"},

@@ -20,6 +20,8 @@ REVENUE: Final = "revenue"
 REFUNDS: Final = "refunds"
 REJECTIONS: Final = "rejections"
 PRICE_CHANGES: Final = "price_changes"
+PRICE_ADJUSTMENTS: Final = "price_adjustments"
+PRICE_ADJUSTED: Final = "price_adjusted"
 
 Counts: TypeAlias = Mapping[tuple[datetime, str, str], int]
 """Minute, measure and key (status, currency, reason or nothing) → what is to be added."""

@@ -5,6 +5,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from app.domain.adjustment import PriceAdjustment
 from app.domain.events import Line, Reason
 from app.domain.fulfilment import Fulfilment
 from app.domain.order import Order, Status, StockStatus
@@ -15,7 +16,9 @@ _payment: Final = msgspec.json.Decoder(Payment)
 _fulfilments: Final = msgspec.json.Decoder(tuple[Fulfilment, ...])
 _reason: Final = msgspec.json.Decoder(Reason)
 _metadata: Final = msgspec.json.Decoder(dict[str, str])
+_adjustments: Final = msgspec.json.Decoder(tuple[PriceAdjustment, ...])
 _encoder: Final = msgspec.json.Encoder()
+_NONE: Final = "[]"  # nearly every order
 
 
 def order_from(row: asyncpg.Record) -> Order:
@@ -38,7 +41,12 @@ def order_from(row: asyncpg.Record) -> Order:
         waiting_on=row["waiting_on"],
         metadata=_metadata.decode(row["metadata"]),
         version=row["version"],
+        adjustments=_adjustments_from(row["price_adjustments"]),
     )
+
+
+def _adjustments_from(text: str) -> tuple[PriceAdjustment, ...]:
+    return () if text == _NONE else _adjustments.decode(text)
 
 
 def json_text(value: Any) -> str:  # noqa: ANN401 - anything msgspec encodes

@@ -16,6 +16,7 @@ from app.infra.postgres.pool import Connection
 from app.infra.postgres.statements import statements
 
 SQL: Final = statements("orders")
+REPRICING: Final = statements("repricing")
 
 
 async def write(
@@ -46,6 +47,8 @@ async def write(
     await insert_events(connection, linked)
     for event in events:
         await _move_stock(connection, order.id, event)
+        if isinstance(event, e.OrderRepriced):
+            await _adjust(connection, order)
     await _move_money(connection, order, events, first, at)
 
 
@@ -73,6 +76,17 @@ async def _move_stock(connection: Connection, order_id: str, event: e.OrderEvent
         await connection.execute(
             SQL["release" if isinstance(event, e.InventoryReleased) else "ship"], order_id
         )
+
+
+async def _adjust(connection: Connection, order: Order) -> None:
+    """Put on record the last of an order's price adjustments: its event is the order's last."""
+    made = order.adjustments[-1]
+    await connection.execute(REPRICING["note"], order.id, json_text(order.adjustments))
+    await connection.execute(
+        REPRICING["insert"],
+        *(order.id, made.replay, made.id, made.price_list, order.version, order.currency),
+        *(made.before, made.after, made.at),
+    )
 
 
 async def _move_money(

@@ -54,6 +54,9 @@ WITH counted AS (
     UNION ALL SELECT time, 'refunds', data->'amount'->>'currency', (data->'amount'->>'amount')::bigint
     FROM events WHERE type = 'payment.refunded.v1'
     UNION ALL SELECT time, 'price_changes', '', 1 FROM events WHERE type = 'price.changed.v1'
+    UNION ALL SELECT time, 'price_adjustments', '', 1 FROM events WHERE type = 'order.repriced.v1'
+    UNION ALL SELECT time, 'price_adjusted', data->'difference'->>'currency',
+        (data->'difference'->>'amount')::bigint FROM events WHERE type = 'order.repriced.v1'
 )
 SELECT date_trunc('minute', time) AS minute, measure, key, sum(value)::bigint AS value
 FROM counted GROUP BY 1, 2, 3 ORDER BY 1, 2, 3

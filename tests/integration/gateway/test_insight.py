@@ -38,6 +38,8 @@ async def test_minutes_are_listed_in_pages_and_between_times(gateway: Gateway):
             (NOON, "revenue", "EUR"): 7,
             (NOON, "revenue", "USD"): 1,
             (NOON, "price_changes", ""): 4,
+            (NOON, "price_adjustments", ""): 2,
+            (NOON, "price_adjusted", "USD"): -150,
         },
     )
     found = await minutes(gateway, limit="2")
@@ -49,6 +51,7 @@ async def test_minutes_are_listed_in_pages_and_between_times(gateway: Gateway):
         "orders": 3, "confirmed": 0, "dispatched": 0, "completed": 0, "rejected": 2, "cancelled": 0,
         "revenue": [{"amount": 7, "currency": "EUR"}, {"amount": 101, "currency": "USD"}], "refunds": [],
         "rejections": {"out_of_stock": 2}, "price_changes": 4,
+        "price_adjustments": 2, "price_adjusted": [{"amount": -150, "currency": "USD"}],
     }  # fmt: skip
     span = {"from": "2026-03-01T12:02:00Z", "to": "2026-03-01T12:08:00Z"}
     assert await minutes(gateway, **span, limit="1") == found[1:4]
