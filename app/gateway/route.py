@@ -1,4 +1,4 @@
-"""`Route`: one method of one path, as the table of routes says it; and the parameters that many routes share."""
+"""`Route`: one method of one path, as the table of routes says it; and parameters that many routes share."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
