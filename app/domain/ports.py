@@ -94,7 +94,10 @@ class Shipment(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a parcel goes. Personal data: it lives in PostgreSQL and goes to the carrier, nowhere else."""
+    """Where a parcel goes. Personal data: it lives in PostgreSQL and goes to the carrier, nowhere else.
+
+    `email`, where the customer is told what becomes of the order, does not even go to the carrier.
+    """
 
     name: str
     line1: str
@@ -103,6 +106,7 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     country: str
     line2: str | None = None
     phone: str | None = None
+    email: str | None = None
 
 
 class Carrier(Protocol):

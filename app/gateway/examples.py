@@ -22,6 +22,7 @@ from app.domain.place import place
 from app.gateway import messages
 from app.gateway.analytics import MinuteDocument, minute_document
 from app.gateway.health import Health
+from app.gateway.letter_messages import DecidedDocument, LettersBody
 from app.gateway.live_listener import frame
 from app.infra.postgres.analytics import Minute
 from app.infra.postgres.dead_letters import DeadLetterDocument
@@ -114,7 +115,9 @@ EXAMPLES: Final = MappingProxyType(
             currency="USD",
             lines=[messages.LineBody("tea-earl-grey", 2)],
             payment_method="pm_card_visa",
-            shipping_address=messages.AddressBody("Ada L.", "12 St James's Sq", "London", "SW1Y 4LB", "GB"),
+            shipping_address=messages.AddressBody(
+                "Ada L.", "12 St James's Sq", "London", "SW1Y 4LB", "GB", email="ada@example.com"
+            ),
             expected_total=messages.MoneyBody(2934, "USD"),
             metadata={"cart": "c-77"},
         ),
@@ -135,6 +138,8 @@ EXAMPLES: Final = MappingProxyType(
         Page[MinuteDocument]: Page([_MINUTE], None),
         DeadLetterDocument: _LETTER,
         Page[DeadLetterDocument]: Page([_LETTER], None),
+        LettersBody: LettersBody(group="projections", type="order.confirmed.v1", first_after=_AT),
+        DecidedDocument: DecidedDocument(1, ["17"], None),
         Health: Health("ok", {"postgres": "ok"}),
     }
 )

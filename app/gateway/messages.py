@@ -13,6 +13,8 @@ from app.domain.money import AMOUNT_MAX, Money
 from app.domain.ports import Address
 
 _NAME: Final = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_ATOM: Final = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL: Final = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 
 CustomerId: TypeAlias = Annotated[str, Meta(pattern=_NAME, examples=["cust-1042"])]
 Sku: TypeAlias = Annotated[str, Meta(pattern=f"^(?!ord_){_NAME[1:]}", examples=["tea-earl-grey"])]
@@ -21,6 +23,16 @@ Currency: TypeAlias = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO
 Amount: TypeAlias = Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="Minor units.", examples=[1467])]
 Quantity: TypeAlias = Annotated[int, Meta(ge=1, le=100_000, examples=[2])]
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
+Email: TypeAlias = Annotated[
+    str,
+    Meta(
+        # One @, and nothing that could end a header or begin another address in it.
+        pattern=f"^{_ATOM}(\\.{_ATOM})*@{_LABEL}(\\.{_LABEL})*$",
+        max_length=254,
+        description="Where the customer is told what becomes of the order; without it nobody is told.",
+        examples=["ada@example.com"],
+    ),
+]
 Short: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -57,12 +69,20 @@ class AddressBody(_Body, frozen=True):
     country: Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.", examples=["US"])]
     line2: Short | None = None
     phone: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
+    email: Email | None = None
 
     @property
     def address(self) -> Address:
         """The domain's own."""
         return Address(
-            self.name, self.line1, self.city, self.postal_code, self.country, self.line2, self.phone
+            self.name,
+            self.line1,
+            self.city,
+            self.postal_code,
+            self.country,
+            self.line2,
+            self.phone,
+            self.email,
         )
 
 

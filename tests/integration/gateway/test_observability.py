@@ -76,11 +76,12 @@ async def test_no_log_line_holds_personal_data(database_url: str, redis_url: str
         "currency": "USD",
         "lines": [{"sku": "tea-earl-grey", "quantity": 1}],
         "payment_method": f"pm_{canary}",
-        "shipping_address": {**address, "phone": canary},
+        "shipping_address": {**address, "phone": canary, "email": f"{canary}@example.com"},
         "metadata": {canary: canary},
     }
+    split = {**order, "shipping_address": {**address, "email": f"{canary}@example.com\r\nBcc: {canary}@x"}}
     async with running(any_free(), database_url, redis_url, tmp_path, LOG_LEVEL="debug") as gateway:
-        for body in (order, {**order, canary: canary}, {**order, "payment_method": canary + "\n"}):
+        for body in (order, {**order, canary: canary}, {**order, "payment_method": canary + "\n"}, split):
             await gateway.client.post("/v1/orders", json=body, headers={"Idempotency-Key": canary})
         placed = await gateway.client.post("/v1/orders", json=order, headers={"Idempotency-Key": canary})
         path = placed.headers["location"]

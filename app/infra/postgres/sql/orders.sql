@@ -4,8 +4,8 @@ SELECT * FROM orders WHERE id = ANY ($1);
 -- load_locked: one order, locked until the transaction ends, and the database's clock
 SELECT *, clock_timestamp() AS now FROM orders WHERE id = $1 FOR NO KEY UPDATE;
 
--- address: where an order's parcels go
-SELECT shipping_address FROM orders WHERE id = $1;
+-- address: where an order's parcels go, as the carrier is to know it
+SELECT shipping_address - 'email' FROM orders WHERE id = $1;
 
 -- update: everything of an order that an event can change
 UPDATE orders SET status = $2, payment = $3, stock = $4, fulfilments = $5, reason = $6, waiting_on = $7,
