@@ -11,6 +11,7 @@ MODULES = {
     "redis": "bench.redis_get",
     "lock": "bench.lock",
     "hot-sku": "bench.hot_sku",
+    "stream": "bench.stream",
     "order": "bench.order",
 }
 

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from bench import hot_sku, intake, order, read
+from bench import hot_sku, intake, order, read, stream
 from bench.harness import Setting, Silent, run_benchmark
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(400)]
@@ -14,6 +14,7 @@ FIGURES = {
     intake: {"vs_limit", "vs_single_commit"},
     read: {"redis_hit", "near_hit"},
     hot_sku: {"vs_one_row_update", "hot_vs_uniform"},
+    stream: {"vs_raw", "vs_batched_insert"},
     order: {"vs_regular", "p50_vs_regular", "worker_cpu_vs_regular"},
 }
 
