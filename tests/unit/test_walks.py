@@ -18,7 +18,7 @@ ACTIONS = st.tuples(
         ["next"] * 9
         + ["go_on"] * 5
         + ["deliver", "undo"] * 2
-        + ["die", "cancel", "capture_by_hand"]
+        + ["die", "cancel", "capture_by_hand", "reprice"]
         + ["reserve", "authorize", "book", "release", "capture"]
         + [
             "undo_without_money",
@@ -43,7 +43,7 @@ class Walk:
     def do(self, action: str, pauses: int, which: int) -> None:
         """One thing happens."""
         match action:
-            case "cancel" | "deliver" | "capture_by_hand":
+            case "cancel" | "deliver" | "capture_by_hand" | "reprice":
                 getattr(self.world, action)()
             case "die" if self.running:
                 self.running.pop(which % len(self.running))

@@ -16,8 +16,10 @@ from app.domain.decide import decide, evolve_all, live, note
 from app.domain.errors import Refusal
 from app.domain.fulfilment import FulfilmentStatus
 from app.domain.ids import fulfilment_id
+from app.domain.money import Money
 from app.domain.order import Order, Status, StockStatus
 from app.domain.payment import PaymentStatus
+from app.domain.reprice import reprice
 from app.domain.stock import Shortage, allocate
 from tests.unit.orders import ID, LATER, REASON
 
@@ -201,6 +203,17 @@ class World:
         for intent, state in self.intents.items():
             if state == "authorized":
                 self.intents[intent] = "captured"
+
+    def reprice(self) -> None:
+        """An operator finds that everything was sold one too dear, or one too cheap where that is not so."""
+        number = len(self.order.adjustments)
+        change = 1 if number % 2 else -1
+        paid = self.order.unit_prices
+        prices = {sku: Money(max(0, price + change), self.order.currency) for sku, price in paid.items()}
+        found = reprice(self.order, prices)
+        assert not isinstance(found, Refusal)
+        shown = c.RepriceOrder(f"rpl_{number}", "march", prices, found.before, found.after)
+        assert not isinstance(self.record(shown), Refusal)
 
     # what must hold
 
