@@ -21,7 +21,7 @@ from app.gateway import (
     pages,
     products,
 )
-from app.gateway.insight_routes import INSIGHT
+from app.gateway.insight_routes import DEAD_LETTERS, INSIGHT
 from app.gateway.route import CURSOR, LIMIT, TEXT, TIME, Parameter, Route
 from app.gateway.waiting import WAIT_SECONDS_MAX
 
@@ -216,4 +216,4 @@ OPERATIONS: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *INSIGHT, *OPERATIONS)
+ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *INSIGHT, *DEAD_LETTERS, *OPERATIONS)

@@ -15,7 +15,10 @@ from app.infra.postgres.api_keys import SCOPES
 from tests.integration.gateway.served import Gateway
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(open_api(ROUTES))
-UNKEYED = {"/v1/carrier-events", "/v1/dead-letters/{letter_id}/retry"}
+UNKEYED = {
+    "/v1/carrier-events",
+    *(f"/v1/dead-letters/{which}{what}" for which in ("", "{letter_id}/") for what in ("retry", "discard")),
+}
 """What may be asked again without a key, because asking twice is the same as asking once."""
 NAMED = [f"{route.method} {route.path}" for route in ROUTES]
 

@@ -7,23 +7,37 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Final, TextIO
 
 import msgspec
 
 from app import config
 from app.domain.errors import Unavailable
-from app.infra.postgres.dead_letters import ID_MAX, STATES, WAITING, DeadLetter, DeadLetters, document
+from app.infra.postgres.dead_letters import (
+    DECIDED_MAX,
+    FAILED,
+    ID_MAX,
+    STATES,
+    UNKNOWN,
+    WAITING,
+    Chosen,
+    DeadLetter,
+    DeadLetters,
+    document,
+)
 from app.infra.postgres.pool import Database
 from app.usage import Parser
 
 EXIT_UNREACHABLE: Final = 69
 PAGE_SIZE_MAX: Final = 200
+_CONDITIONS: Final = ("group", "type", "subject", "kind", "since", "until")
 
 _EPILOG: Final = """\
 list shows the letters that wait; --all shows those that were dealt with, too. retry and discard take ids, or
---group, --type or --all for every letter that waits. A retried event is handled within a second or two by a
-running consumer; what waits behind it follows. A discarded event never has its effect in its group.
+whatever of --group, --type, --subject, --kind, --since and --until has to be true of a letter that waits, or
+--all. A retried event is handled within a second or two by a running consumer; what waits behind it follows.
+A discarded event never has its effect in its group.
 
 DATABASE_URL names the database."""
 
@@ -32,6 +46,14 @@ def _letter_id(value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value[:20]) <= ID_MAX:
         raise argparse.ArgumentTypeError("an id is a whole number, as `holdfast dlq list` shows it")
     return int(value)
+
+
+def _time(value: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError("a time is written like 2026-01-31T12:00:00Z") from None
+    return time.replace(tzinfo=time.tzinfo or UTC)
 
 
 def _parser() -> Parser:
@@ -52,6 +74,10 @@ def _parser() -> Parser:
     for command in (listing, retry, discard):
         command.add_argument("--group", help="only those of this consumer group")
         command.add_argument("--type", help="only events of this type, e.g. order.confirmed.v1")
+        command.add_argument("--subject", metavar="PREFIX", help="only subjects that begin like this")
+        command.add_argument("--kind", choices=(FAILED, UNKNOWN), help="only failures, or types nobody knew")
+        command.add_argument("--since", type=_time, metavar="T", help="only what first failed then or later")
+        command.add_argument("--until", type=_time, metavar="T", help="only what first failed before (UTC)")
         command.add_argument("--all", action="store_true", help="every one")
     for command in (listing, show, retry, discard):
         command.add_argument("--json", action="store_true", help="answer in JSON")
@@ -63,7 +89,7 @@ async def _list(letters: DeadLetters, asked: argparse.Namespace) -> int:
     found: list[DeadLetter] = []
     while True:
         after = found[-1].id if found else 0
-        page = await letters.page(after, PAGE_SIZE_MAX, group=asked.group, type_=asked.type, states=states)
+        page = await letters.page(after, PAGE_SIZE_MAX, _chosen(asked), states=states)
         found += page
         if len(page) < PAGE_SIZE_MAX:
             break
@@ -96,15 +122,37 @@ async def _show(letters: DeadLetters, asked: argparse.Namespace) -> int:
     return 0
 
 
-async def _retry(letters: DeadLetters, asked: argparse.Namespace) -> int:
-    return _tell(
-        asked, await letters.retry(asked.ids or None, group=asked.group, type_=asked.type), "retried"
+def _chosen(asked: argparse.Namespace, ids: list[int] | None = None) -> Chosen:
+    return Chosen(
+        ids=None if ids is None else tuple(ids),
+        group=asked.group,
+        type=asked.type,
+        subject=asked.subject,
+        kind=asked.kind,
+        since=asked.since,
+        until=asked.until,
     )
 
 
+async def _retry(letters: DeadLetters, asked: argparse.Namespace) -> int:
+    return _tell(asked, await _decided(letters.retry, asked), "retried")
+
+
 async def _discard(letters: DeadLetters, asked: argparse.Namespace) -> int:
-    done = await letters.discard(asked.ids or None, group=asked.group, type_=asked.type)
-    return _tell(asked, done, "discarded")
+    return _tell(asked, await _decided(letters.discard, asked), "discarded")
+
+
+async def _decided(
+    decide: Callable[[Chosen, int], Awaitable[list[int]]], asked: argparse.Namespace
+) -> list[int]:
+    """Decide about everything that is meant, a bounded number at a time; which letters they were."""
+    chosen = _chosen(asked, asked.ids or None)
+    done: list[int] = []
+    while True:
+        some = await decide(chosen, done[-1] if done else 0)
+        done += some
+        if len(some) < DECIDED_MAX:
+            return done
 
 
 def _tell(asked: argparse.Namespace, done: list[int], what: str) -> int:
@@ -151,8 +199,9 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     asked = parser.parse_args(argv)
     if asked.command in {"retry", "discard"}:
-        if not (asked.ids or asked.group or asked.type or asked.all):
-            parser.error(f"{asked.command} needs ids, --group, --type or --all")
-        if asked.ids and (asked.group or asked.type or asked.all):
-            parser.error("give ids, or --group, --type or --all")
+        named = any(getattr(asked, name) is not None for name in _CONDITIONS)
+        if not (asked.ids or named or asked.all):
+            parser.error(f"{asked.command} needs ids, a condition like --group or --type, or --all")
+        if asked.ids and (named or asked.all):
+            parser.error("give ids, or conditions, or --all")
     return asyncio.run(_run(config.load("tool").database_url, asked))

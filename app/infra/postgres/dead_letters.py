@@ -20,6 +20,8 @@ from app.infra.postgres.statements import statements
 SQL: Final = statements("dead_letters")
 
 CLAIM_S: Final = 30.0
+DECIDED_MAX: Final = 1000
+"""About how many letters one statement decides."""
 ID_MAX: Final = 2**63 - 1
 ERROR_CHARACTERS_MAX: Final = 1000
 STACK_CHARACTERS_MAX: Final = 16_000
@@ -84,6 +86,24 @@ def document(letter: DeadLetter) -> DeadLetterDocument:
         first_at=rfc3339(letter.first_at),
         last_at=rfc3339(letter.last_at),
     )
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """Which letters: those of which all of this is true; what is None is true of every letter.
+
+    `subject` is how the subject begins; `since` and `until` are about the first failure.
+    """
+
+    ids: tuple[int, ...] | None = None
+    group: str | None = None
+    type: str | None = None
+    subject: str | None = None
+    kind: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+EVERY: Final = Chosen()
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -151,10 +171,12 @@ class DeadLetters:
         await self._database.execute(SQL["forget"])
 
     async def page(
-        self, after: int, limit: int, *, group: str | None, type_: str | None, states: Sequence[str] | None
+        self, after: int, limit: int, chosen: Chosen = EVERY, *, states: Sequence[str] = STATES
     ) -> list[DeadLetter]:
-        """Some letters behind the id `after`, oldest first."""
-        rows = await self._database.fetch(SQL["page"], after, group, type_, states and list(states), limit)
+        """Some letters behind the id `after`, in these states, oldest first."""
+        rows = await self._database.fetch(
+            SQL["page"], after, limit, list(states), *msgspec.structs.astuple(chosen)
+        )
         return [_letter(row) for row in rows]
 
     async def one(self, letter_id: int) -> DeadLetter | None:
@@ -162,23 +184,18 @@ class DeadLetters:
         rows = await self._database.fetch(SQL["one"], letter_id)
         return _letter(rows[0]) if rows else None
 
-    async def retry(
-        self, ids: Sequence[int] | None = None, *, group: str | None = None, type_: str | None = None
-    ) -> list[int]:
-        """Have letters tried again that wait: these, or all of a group and type; which of them."""
-        return await self._decide(RETRYING, ids, group, type_)
+    async def retry(self, chosen: Chosen = EVERY, after: int = 0) -> list[int]:
+        """Have letters tried again that wait, behind the id `after`: at most DECIDED_MAX; which of them."""
+        return await self._decide(RETRYING, after, chosen)
 
-    async def discard(
-        self, ids: Sequence[int] | None = None, *, group: str | None = None, type_: str | None = None
-    ) -> list[int]:
-        """Have their events left out, for good; which of them."""
-        return await self._decide(DISCARDING, ids, group, type_)
+    async def discard(self, chosen: Chosen = EVERY, after: int = 0) -> list[int]:
+        """Have their events left out, for good: at most DECIDED_MAX; which of them, in order."""
+        return await self._decide(DISCARDING, after, chosen)
 
-    async def _decide(
-        self, state: str, ids: Sequence[int] | None, group: str | None, type_: str | None
-    ) -> list[int]:
-        given = None if ids is None else list(ids)
-        rows = await self._database.fetch(SQL["decide"], state, given, group, type_)
+    async def _decide(self, state: str, after: int, chosen: Chosen) -> list[int]:
+        rows = await self._database.fetch(
+            SQL["decide"], after, DECIDED_MAX, state, *msgspec.structs.astuple(chosen)
+        )
         return sorted(row["id"] for row in rows)
 
 

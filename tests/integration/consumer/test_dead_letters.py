@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from app.consumer import dead_letters as module
 from app.consumer import effect as effects
 from app.consumer.effect import Effect
-from app.infra.postgres.dead_letters import STATES, WAITING, DeadLetters
+from app.infra.postgres.dead_letters import WAITING, Chosen, DeadLetters
 from tests.integration.consumer import readers
 from tests.integration.consumer.readers import nothing_pending, reading
 
@@ -63,7 +63,7 @@ async def in_state(letters, *states: str, count: int = 1):
     """Wait until so many letters are in these states, and no others."""
     async with asyncio.timeout(10):
         while True:
-            found = await letters.page(0, 200, group=None, type_=None, states=STATES)
+            found = await letters.page(0, 200)
             if len(found) == count and {letter.state for letter in found} <= set(states):
                 return found
             await asyncio.sleep(0.02)
@@ -95,7 +95,7 @@ async def test_a_poison_event_in_a_hot_subject_holds_back_its_subject_only(
             while await mark_of(database, other.id) != other.version:
                 await asyncio.sleep(0.02)
         poison.is_bad = False
-        assert await letters.retry(group="projections") == [letter.id]
+        assert await letters.retry(Chosen(group="projections")) == [letter.id]
         await in_state(letters, "handled")
         await orders.caught_up()
     assert await letters.counts() == {}
@@ -133,11 +133,11 @@ async def test_a_second_poison_behind_the_first_is_a_letter_of_its_own(
         await relay()
         (letter,) = await in_state(letters, "open")
         first.is_bad = False
-        await letters.retry([letter.id])
+        await letters.retry(Chosen(ids=(letter.id,)))
         handled, open_ = await in_state(letters, "handled", "open", count=2)
         assert (handled.state, open_.state, open_.type) == ("handled", "open", "order.completed.v1")
         assert await mark_of(database, bad.id) == open_.sequence - 1
-        assert await letters.discard([open_.id, handled.id]) == [open_.id]
+        assert await letters.discard(Chosen(ids=(open_.id, handled.id))) == [open_.id]
         await in_state(letters, "handled", "discarded", count=2)
         assert await mark_of(database, bad.id) == bad.version
     counted = (await orders.summary())[0]

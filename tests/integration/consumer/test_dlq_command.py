@@ -58,12 +58,37 @@ async def test_letters_are_listed_shown_retried_and_discarded(dlq, orders, datab
     assert await dlq("retry", "--type", "order.accepted.v1", "--group", "projections") == (
         0, "2 will be retried\n",
     )  # fmt: skip
+    assert await dlq("retry", "--subject", subjects[0], "--kind", "failed", "--since", "2026-01-01") == (
+        0, "2 will be retried\n",
+    )  # fmt: skip
+    assert (await dlq("discard", "--until", "2026-01-01T00:00Z"))[1] == "0 will be discarded\n"
+    assert (await dlq("list", "--subject", subjects[1]))[1].startswith(f"{two}  discarding")
     states = {letter["id"]: letter["state"] for letter in json.loads((await dlq("list", "--json"))[1])}
     assert states == {one: "retrying", two: "discarding", three: "retrying", four: "retrying"}
 
 
+async def test_all_are_decided_a_bounded_number_at_a_time(dlq, orders, database, monkeypatch):
+    """However many there are; again is nothing new."""
+    for name in ("dead_letters", "dead_letter_commands"):
+        monkeypatch.setattr(f"app.infra.postgres.{name}.DECIDED_MAX", 2)
+    for _ in range(5):
+        order = await orders.accept()
+        await DeadLetters(database).add("projections", order.id, failure_of(RuntimeError(), 6))
+    for _ in range(2):
+        assert await dlq("retry", "--all") == (0, "5 will be retried\n")
+
+
 @pytest.mark.parametrize(
-    "arguments", [(), ("retry",), ("discard",), ("retry", "1", "--all"), ("show", "x"), ("list", "1")]
+    "arguments",
+    [
+        (),
+        ("retry",),
+        ("discard",),
+        ("retry", "1", "--all"),
+        ("show", "x"),
+        ("list", "1"),
+        ("retry", "--since", "noon"),
+    ],
 )
 async def test_wrong_usage_is_64(dlq, arguments):
     """Never everything by mistake."""

@@ -44,18 +44,29 @@ SELECT consumer_group, count(*) FROM dead_letters WHERE state = 'open' GROUP BY 
 -- forget: letters that were dealt with long ago
 DELETE FROM dead_letters WHERE state IN ('handled', 'discarded') AND last_at < now() - interval '30 days';
 
--- page: letters in the order in which they came
+-- page: some letters behind an id, in some states, that are chosen; in the order in which they came
 SELECT id, consumer_group, subject, sequence, type, kind, state, error, stack, attempts, first_at, last_at
 FROM dead_letters
-WHERE id > $1 AND ($2::text IS NULL OR consumer_group = $2) AND ($3::text IS NULL OR type = $3)
-    AND ($4::text[] IS NULL OR state = ANY ($4)) ORDER BY id LIMIT $5;
+WHERE id > $1 AND state = ANY ($3::text[])
+    AND ($4::bigint[] IS NULL OR id = ANY ($4)) AND ($5::text IS NULL OR consumer_group = $5)
+    AND ($6::text IS NULL OR type = $6) AND ($7::text IS NULL OR starts_with(subject, $7))
+    AND ($8::text IS NULL OR kind = $8) AND ($9::timestamptz IS NULL OR first_at >= $9)
+    AND ($10::timestamptz IS NULL OR first_at < $10)
+ORDER BY id LIMIT $2;
 
 -- one: a letter
 SELECT id, consumer_group, subject, sequence, type, kind, state, error, stack, attempts, first_at, last_at
 FROM dead_letters WHERE id = $1;
 
--- decide: letters that wait are to be tried again, or left out; by id, or by group and type
-UPDATE dead_letters SET state = $1, attempts = 0, next_at = now()
-WHERE state IN ('retrying', 'open') AND ($2::bigint[] IS NULL OR id = ANY ($2))
-    AND ($3::text IS NULL OR consumer_group = $3) AND ($4::text IS NULL OR type = $4)
+-- decide: some letters behind an id that wait and are chosen are to be tried again, or left out; locked in one
+-- order by everybody
+UPDATE dead_letters SET state = $3, attempts = 0, next_at = now()
+WHERE id IN (
+    SELECT id FROM dead_letters
+    WHERE id > $1 AND state IN ('retrying', 'open')
+        AND ($4::bigint[] IS NULL OR id = ANY ($4)) AND ($5::text IS NULL OR consumer_group = $5)
+        AND ($6::text IS NULL OR type = $6) AND ($7::text IS NULL OR starts_with(subject, $7))
+        AND ($8::text IS NULL OR kind = $8) AND ($9::timestamptz IS NULL OR first_at >= $9)
+        AND ($10::timestamptz IS NULL OR first_at < $10)
+    ORDER BY id LIMIT $2 FOR NO KEY UPDATE)
 RETURNING id;
