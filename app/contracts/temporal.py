@@ -48,9 +48,13 @@ class Job(msgspec.Struct, frozen=True):
 
 JOB_WEBHOOK: Final = "webhook"
 WEBHOOK_WORKFLOW: Final = "WebhookDeliveryWorkflow"
+JOB_REPLAY: Final = "replay"
+REPLAY_WORKFLOW: Final = "ReplayWorkflow"
+CARRY_REPLAY: Final = "carry_replay"
 
 JOBS: Final[Mapping[str, Job]] = {
     JOB_WEBHOOK: Job(WEBHOOK_WORKFLOW, QUEUE_NOTIFICATIONS),
+    JOB_REPLAY: Job(REPLAY_WORKFLOW, QUEUE_ORDERS),
 }
 """Workflows that are not orders', by the kind of the job that starts them."""
 
@@ -61,6 +65,11 @@ ATTRIBUTES: Final = ("OrderId", "CustomerId", "OrderStatus", "WaitingOn", "Corre
 def workflow_id(order_id: str) -> str:
     """The one workflow of an order."""
     return f"order/{order_id}"
+
+
+def replay_workflow_id(replay_id: str) -> str:
+    """The workflow of a replay; what was shown and is applied later has one of its own, `…/apply`."""
+    return f"replay/{replay_id}"
 
 
 class OrderInput(msgspec.Struct, frozen=True):
@@ -122,3 +131,20 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     status: str
     step: str | None
     waiting_on: str | None
+
+
+class ReplayInput(msgspec.Struct, frozen=True):
+    """What a replay's workflow is started with."""
+
+    replay_id: str
+
+
+class ReplayProgress(msgspec.Struct, frozen=True):
+    """How far a replay is: its state, events read of all, rows that differ, and how many are applied."""
+
+    state: str
+    is_over: bool
+    done: int
+    total: int
+    changes: int
+    applied: int

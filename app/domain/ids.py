@@ -12,6 +12,7 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 """Ten bits as two characters."""
 
+REPLAY_ID: Final = re.compile(r"rpl_[0-9a-hjkmnp-tv-z]{26}\Z")
 ORDER_ID: Final = re.compile(r"ord_[0-9a-hjkmnp-tv-z]{26}\Z")
 FULFILMENT_ID: Final = re.compile(r"ful_([0-9a-hjkmnp-tv-z]{26})_[1-9][0-9]{0,3}\Z")
 
@@ -29,6 +30,11 @@ def order_id(unix_ms: int, random: bytes) -> str:
         raise ValueError(msg)
     number = unix_ms << 80 | int.from_bytes(random, "big")
     return "ord_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
+
+
+def replay_id(unix_ms: int, random: bytes) -> str:
+    """The id of a replay that was asked for at `unix_ms`, made unique by ten `random` bytes."""
+    return "rpl_" + order_id(unix_ms, random).removeprefix("ord_")
 
 
 def fulfilment_id(order: str, number: int) -> str:
