@@ -70,6 +70,7 @@ lock: environment
 	$(COMPILE) --output-file requirements/image.lock
 	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
 	$(COMPILE) --extra bench --constraint requirements/dev.lock --output-file requirements/bench.lock
+	$(subst pyproject.toml,requirements/policy.in,$(COMPILE)) --output-file requirements/policy.lock
 
 clean:
 	@if [ -f .venv/.installed ]; then .venv/bin/holdfast down || true; fi
