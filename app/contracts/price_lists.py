@@ -1,8 +1,8 @@
 """Price lists: what prices should have been, as people hand them in: CSV or JSON, checked line by line.
 
-CSV has the header `sku,amount,currency` and one price a line; JSON is a list of `{"sku", "price"}` with money as
-it is everywhere else. Amounts are whole minor units. Everything that is wrong is named at once, by its line or
-its place, and nothing is taken of a list in which anything is wrong.
+CSV has the header `sku,amount,currency` and one price a line; JSON is a list of `{"sku", "price"}` with
+money as it is everywhere else. Amounts are whole minor units. Everything that is wrong is named at once, by
+its line or its place, and nothing is taken of a list in which anything is wrong.
 """
 
 import csv

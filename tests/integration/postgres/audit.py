@@ -1,14 +1,14 @@
 """The audit: what must hold in a database at any moment, computed from the rows alone."""
 
 from collections import Counter
+from datetime import datetime
 
 import msgspec
 
 from app.domain import events as e
 from app.domain.chain import link
-from app.domain.decide import evolve_all
 from app.domain.ledger import Account
-from app.domain.order import Order, Status, StockStatus
+from app.domain.order import Order, Status, StockStatus, evolve
 from app.domain.payment import Payment, PaymentStatus
 from app.infra.postgres.order_rows import order_from
 from app.infra.postgres.pool import Connection, Database
@@ -26,6 +26,7 @@ async def audit(database: Database) -> None:
         await _chains(connection, orders)
         await _stock(connection, [order for order, _ in orders.values()])
         await _money(connection, [order for order, _ in orders.values()])
+        await _adjustments(connection, [order for order, _ in orders.values()])
         await _outboxes(connection, set(orders))
 
 
@@ -49,10 +50,10 @@ async def _chains(connection: Connection, orders: dict[str, tuple[Order, bytes]]
         times = [row["time"] for row in history]
         assert times == sorted(times), subject
         if subject in orders:
-            _tell(orders[subject][0], [row["data"] for row in history])
+            _tell(orders[subject][0], [row["data"] for row in history], times)
 
 
-def _tell(order: Order, history: list[str]) -> None:
+def _tell(order: Order, history: list[str], times: list[datetime]) -> None:
     """The events from the first one on give the order that the row holds."""
     accepted, *following = (msgspec.json.decode(data, type=e.OrderEvent) for data in history)
     assert isinstance(accepted, e.OrderAccepted)
@@ -71,7 +72,9 @@ def _tell(order: Order, history: list[str]) -> None:
         metadata=order.metadata,
         version=1,
     )
-    told = evolve_all(begun, tuple(following), order.updated_at)
+    told = begun
+    for event, at in zip(following, times[1:], strict=True):
+        told = evolve(told, event, at)
     # What is remembered beside the events: notes with the provider, and what it waits for.
     payment = msgspec.structs.replace(
         told.payment, intent=order.payment.intent, key_number=order.payment.key_number
@@ -111,6 +114,22 @@ async def _money(connection: Connection, orders: list[Order]) -> None:
         assert balances[order.id, Account.AUTHORIZATIONS] == order.payment.authorized
         taken = order.payment.captured - order.payment.refunded
         assert balances[order.id, Account.PROVIDER_BALANCE] == -balances[order.id, Account.REVENUE] == taken
+
+
+async def _adjustments(connection: Connection, orders: list[Order]) -> None:
+    """Every adjustment that an order knows is on record, and no other."""
+    known = {
+        (order.id, made.replay): (made.id, made.before, made.after, made.difference, made.at)
+        for order in orders
+        for made in order.adjustments
+    }
+    rows = await connection.fetch("SELECT * FROM price_adjustments")
+    assert known == {
+        (row["order_id"], row["replay_id"]): (
+            *(row["id"], row["total_before"], row["total_after"], row["difference"], row["created_at"]),
+        )
+        for row in rows
+    }
 
 
 async def _outboxes(connection: Connection, orders: set[str]) -> None:

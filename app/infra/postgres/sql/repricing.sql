@@ -5,3 +5,30 @@ UPDATE orders SET price_adjustments = $2 WHERE id = $1;
 INSERT INTO price_adjustments (order_id, replay_id, id, price_list, sequence, currency, total_before, total_after,
     created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- read: some orders as they are now
+SELECT * FROM orders WHERE id = ANY ($1::text[]) ORDER BY id;
+
+-- lock: the same, locked until the transaction ends, in one order by everybody, and the database's clock
+SELECT *, clock_timestamp() AS now FROM orders WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE;
+
+-- adjust: orders as they are now, their adjustments, and their events with their places in the outbox
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
+        $8::bytea[], $9::bytea[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[])
+        WITH ORDINALITY
+        AS a (id, version, type, at, correlation_id, traceparent, data, previous_hash, hash, adjustments,
+            adjustment, currency, total_before, total_after, n)
+), changed AS (
+    UPDATE orders SET price_adjustments = asked.adjustments::jsonb, version = asked.version,
+        last_hash = asked.hash, updated_at = asked.at
+    FROM asked WHERE orders.id = asked.id
+), happened AS (
+    INSERT INTO events (subject, sequence, type, time, correlation_id, traceparent, data, previous_hash, hash)
+    SELECT id, version, type, at, correlation_id, traceparent, data::json, previous_hash, hash FROM asked
+), recorded AS (
+    INSERT INTO price_adjustments (order_id, replay_id, id, price_list, sequence, currency, total_before,
+        total_after, created_at)
+    SELECT id, $15, adjustment, $16, version, currency, total_before, total_after, at FROM asked
+)
+INSERT INTO event_outbox (subject, sequence) SELECT id, version FROM asked ORDER BY n;
