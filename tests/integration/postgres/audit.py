@@ -75,11 +75,12 @@ def _tell(order: Order, history: list[str], times: list[datetime]) -> None:
     told = begun
     for event, at in zip(following, times[1:], strict=True):
         told = evolve(told, event, at)
-    # What is remembered beside the events: notes with the provider, and what it waits for.
+    # What is remembered beside the events: notes with the provider, what it waits for, and since when.
     payment = msgspec.structs.replace(
         told.payment, intent=order.payment.intent, key_number=order.payment.key_number
     )
-    assert msgspec.structs.replace(told, payment=payment, waiting_on=order.waiting_on) == order
+    notes = {"payment": payment, "waiting_on": order.waiting_on, "updated_at": order.updated_at}
+    assert msgspec.structs.replace(told, **notes) == order
     assert order.status is not Status.ACTION_REQUIRED
 
 
