@@ -12,6 +12,7 @@ import msgspec
 
 GROUP_PROJECTIONS: Final = "projections"
 GROUP_ANALYTICS: Final = "analytics"
+GROUP_NOTIFICATIONS: Final = "notifications"
 CONSUMER: Final = b"owner"
 """The one name under which whoever owns a shard reads it: the next owner finds what the last left pending."""
 FIELD: Final = b"e"
@@ -43,6 +44,11 @@ def happened_at(event: Envelope) -> datetime:
 def stream(environment: str, shard: int) -> str:
     """The stream of one shard."""
     return f"hf:{environment}:events:{shard}"
+
+
+def relay_fence(environment: str, shard: int) -> str:
+    """The newest token of a relay that has written to a shard's stream; in the stream's slot of a cluster."""
+    return f"hf:{environment}:relay:{{{stream(environment, shard)}}}"
 
 
 def shard_of(subject: str, shards: int) -> int:

@@ -20,13 +20,14 @@ def test_every_key_belongs_to_one_environment(environment, other, shard):
     def keys(name: str) -> set[str]:
         return {
             streams.stream(name, shard),
+            streams.relay_fence(name, shard),
             streams.order_document(name, ID),
             streams.hint_workflow_outbox(name),
             streams.hint_event_outbox(name),
             streams.live(name),
         }
 
-    assert len(keys(environment)) == 5
+    assert len(keys(environment)) == 6
     assert all(key.startswith(f"hf:{environment}:") for key in keys(environment))
     assert environment == other or not keys(environment) & keys(other)
 

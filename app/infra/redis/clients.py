@@ -113,6 +113,7 @@ class RedisClients:
         self._url = url
         self._db = db
         self._made: list[Redis] = []
+        self._waiting: set[Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -157,6 +158,22 @@ class RedisClients:
         """redis-py, for commands that wait, at most BLOCK_MAX_S."""
         return self._make("blocking", retries=0, socket_timeout_s=BLOCK_MAX_S + _SOCKET_TIMEOUT_S)
 
+    def waiting(self, name: str) -> Client:
+        """A hot client of its own, for one task's commands that wait at the server, at most BLOCK_MAX_S."""
+        client = Client(
+            self.address,
+            name=f"{self.name}-{name}",
+            deadline_s=BLOCK_MAX_S + _CONNECT_TIMEOUT_S,
+            breaker=False,
+        ).open()
+        self._waiting.add(client)
+        return client
+
+    async def dismiss(self, client: Client) -> None:
+        """Close a client that `waiting` made; what it waits for is given up."""
+        self._waiting.discard(client)
+        await client.close()
+
     @asynccontextmanager
     async def bounded(self, deadline_s: float = REQUEST_DEADLINE_S) -> AsyncIterator[None]:
         """Run commands within `deadline_s`. Raises Unavailable where Redis does not answer, or not now.
@@ -200,6 +217,8 @@ class RedisClients:
         self.hot.when_down.clear()  # it goes because we go
         EXPORT.remove_client(self.hot)
         await self.hot.close()
+        for waiting in tuple(self._waiting):
+            await self.dismiss(waiting)
         if "subscriptions" in vars(self):
             await self.subscriptions.close()
         for client in self._made:

@@ -7,11 +7,11 @@ dies here, the next round does it.
 from typing import Any, Final
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from app.contracts.streams import CONSUMER, stream
 from app.domain.errors import Unavailable
-from app.infra.redis.clients import RedisClients, command
+from app.hotpath.errors import ErrorReply
+from app.infra.redis.clients import RedisClients, unavailable_when_away
 from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup, is_no_stream
 
 TRIM_ROUNDS_MAX: Final = 20
@@ -103,7 +103,7 @@ class StreamUpkeep:
             oldest = None
             if info["pending"]:
                 summary = await self._ask("XPENDING", name, info["name"])
-                oldest = _parsed(summary["min"]) if summary["min"] else None
+                oldest = _parsed(summary[1]) if summary[1] else None
             lag = info.get("lag")
             if lag is None:  # the server cannot tell after some deletions: at most what is there
                 lag = await self._ask("XLEN", name)
@@ -115,16 +115,16 @@ class StreamUpkeep:
         """An XINFO reply; empty where there is no such stream or group."""
         try:
             return [_named(fields) for fields in await self._ask("XINFO", *what)]
-        except ResponseError as error:
-            if str(error).startswith(("NOGROUP", "no such key")):
+        except ErrorReply as error:
+            if error.code == "NOGROUP" or "no such key" in error.message:
                 return []
             raise
 
     async def _ask(self, *parts: str) -> Any:  # noqa: ANN401 - whatever the command answers
-        async with self._clients.bounded(COMMAND_DEADLINE_S):
+        with unavailable_when_away():
             try:
-                return await command(self._clients.writes, *parts)
-            except ResponseError as error:
+                return await self._clients.hot.execute(*parts, safe=True, deadline_s=COMMAND_DEADLINE_S)
+            except ErrorReply as error:
                 if is_no_stream(error):  # whoever reads or writes it makes it again
                     raise Unavailable("redis", "a key of ours is not a stream") from error
                 raise

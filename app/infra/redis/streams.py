@@ -6,25 +6,30 @@ something else than a stream is deleted first. Redis is never the truth here: wh
 PostgreSQL, so what is lost, doubled or late in a stream changes nothing.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
-from redis.exceptions import ResponseError
 
-from app.contracts.streams import CONSUMER, FIELD, Envelope, live, shard_of, stream
+from app.contracts.streams import CONSUMER, FIELD, Envelope, live, relay_fence, shard_of, stream
 from app.domain.errors import Unavailable
-from app.infra.redis.clients import AWAY, NOT_NOW, RedisClients, command
+from app.hotpath.client import Client
+from app.hotpath.errors import ErrorReply, HotpathError
+from app.hotpath.scripts import Script
+from app.infra.redis.clients import NO_ANSWER, RedisClients, unavailable_when_away
 from app.infra.redis.scripts import source
 from app.observability.logging import logger
 
 PUBLISH_DEADLINE_S: Final = 5.0
 COMMAND_DEADLINE_S: Final = 2.0
 
-_REMOVE_CONSUMER: Final = source("remove_consumer")
-_DELETE_UNLESS_STREAM: Final = source("delete_unless_stream")
+_APPEND: Final = Script.of(source("append_events"))
+_REMOVE_CONSUMER: Final = Script.of(source("remove_consumer"))
+_DELETE_UNLESS_STREAM: Final = Script.of(source("delete_unless_stream"))
 _NO_STREAM: Final = "WRONGTYPE"
+_FENCED: Final = -1
 BEGINNING: Final = b"0-0"
 """Where claiming starts, and what the server answers when it has seen everything."""
 _GONE: Final = ("NOGROUP", "UNBLOCKED", _NO_STREAM)
@@ -37,7 +42,7 @@ class GroupGoneError(Exception):
     """The stream or the group is gone: Redis was emptied, or overwritten. `create` makes them again."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry of a shard's stream: an envelope as JSON, or empty where the stream holds no event."""
 
     shard: int
@@ -53,33 +58,51 @@ class EventStreams:
         self._clients = clients
         self._shards = shards
 
-    async def publish(self, envelopes: Sequence[Envelope]) -> list[bool]:
+    async def publish(
+        self, envelopes: Sequence[Envelope], tokens: Mapping[int, int] | None = None
+    ) -> list[bool]:
         """Append events in order, in one round trip; which of them are published.
 
         Whoever follows events live is told of each in the same round trip, also of one that is refused.
-        Behind the first that a shard refused (no memory), none of that shard counts, so that order is kept.
-        A shard whose key is not a stream refuses once: the key is deleted, whoever reads sees it is gone.
-        Raises Unavailable where Redis did not answer: any of them may have been appended.
+        `tokens` (shard → token) are the leases of whoever publishes: a shard that a newer token has written
+        to refuses. What a shard refuses it refuses as a whole, so that order is kept. One whose key is not a
+        stream refuses once: the key is deleted, whoever reads sees it is gone.
+        Raises Unavailable where Redis did not answer, or has no memory: any of them may have been appended.
         """
+        bodies: dict[int, list[bytes]] = {}
         shards = [shard_of(envelope.subject, self._shards) for envelope in envelopes]
-        async with self._clients.bounded(PUBLISH_DEADLINE_S):
-            pipeline = self._clients.writes.pipeline(transaction=False)
-            channel = live(self._clients.environment)
-            for shard, envelope in zip(shards, envelopes, strict=True):
-                key, body = stream(self._clients.environment, shard), _encoder.encode(envelope)
-                pipeline.execute_command("XADD", key, "*", FIELD, body)
-                pipeline.execute_command("PUBLISH", channel, body)
-            replies = (await pipeline.execute(raise_on_error=False))[::2]
-            broken = {shard for shard, reply in zip(shards, replies, strict=True) if is_no_stream(reply)}
-            names = [stream(self._clients.environment, shard) for shard in sorted(broken)]
-            await _delete_unless_streams(self._clients, names)
-        kept = set[int]()
-        published = []
-        for shard, reply in zip(shards, replies, strict=True):
-            if isinstance(reply, Exception):
-                kept.add(shard)
-            published.append(shard not in kept)
-        return published
+        for shard, envelope in zip(shards, envelopes, strict=True):
+            bodies.setdefault(shard, []).append(_encoder.encode(envelope))
+        held = tokens or {}
+        appended = await asyncio.gather(
+            *(self._append(shard, held.get(shard, 0), those) for shard, those in bodies.items()),
+            return_exceptions=True,
+        )
+        refused = set()
+        for shard, outcome in zip(bodies, appended, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if not outcome:
+                refused.add(shard)
+        return [shard not in refused for shard in shards]
+
+    async def _append(self, shard: int, token: int, bodies: Sequence[bytes]) -> bool:
+        environment = self._clients.environment
+        key = stream(environment, shard)
+        keys = (key, relay_fence(environment, shard))
+        with unavailable_when_away():
+            try:
+                done = await self._clients.hot.evaluate(
+                    _APPEND, keys, (token, live(environment), FIELD, *bodies), deadline_s=PUBLISH_DEADLINE_S
+                )
+            except ErrorReply as error:
+                if error.code != _NO_STREAM:
+                    raise
+                await _delete_unless_streams(self._clients, (key,))
+                return False
+        if done == _FENCED:
+            log.info("relay_fenced_off", shard=shard, token=token)
+        return bool(done != _FENCED)
 
 
 class ConsumerGroup:
@@ -91,40 +114,53 @@ class ConsumerGroup:
         self._group = group
         self._streams = [stream(clients.environment, shard) for shard in range(shards)]
         self._shard = {name.encode(): shard for shard, name in enumerate(self._streams)}
+        self._reads: Client | None = None
 
     async def create(self) -> bool:
         """Make streams and groups where there are none, from the beginning; whether any was missing."""
-        async with self._clients.bounded(COMMAND_DEADLINE_S):
+        with unavailable_when_away():
             replies = await self._create()
             broken = [name for name, reply in zip(self._streams, replies, strict=True) if is_no_stream(reply)]
             if broken:
                 await _delete_unless_streams(self._clients, broken)
                 replies = await self._create()
-        for reply in replies:
-            if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):
-                raise Unavailable("redis", str(reply))
+            for reply in replies:
+                if isinstance(reply, NO_ANSWER):
+                    raise reply
+                if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):
+                    raise Unavailable("redis", str(reply))
         return not all(isinstance(reply, Exception) for reply in replies)
 
     async def _create(self) -> list[Any]:
-        pipeline = self._clients.writes.pipeline(transaction=False)
-        for name in self._streams:
-            pipeline.execute_command("XGROUP", "CREATE", name, self._group, "0", "MKSTREAM")
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
+        making = [self._ask("XGROUP", "CREATE", name, self._group, "0", "MKSTREAM") for name in self._streams]
+        return await asyncio.gather(*making, return_exceptions=True)
 
     async def read(self, shards: Iterable[int], *, count: int, block_s: float) -> list[Entry]:
-        """New entries, at most `count` a shard; waits for the first at most `block_s` (BLOCK_MAX_S)."""
+        """New entries, at most `count` a shard; waits for the first at most `block_s` (BLOCK_MAX_S), 0: not.
+
+        One caller at a time. Cancelling gives up the connection: what was read in that moment is pending.
+        """
         names = [self._streams[shard] for shard in shards]
-        reader = ("XREADGROUP", "GROUP", self._group, CONSUMER, "COUNT", count)
-        where: list[str | bytes] = ["STREAMS", *names, *([b">"] * len(names))]
-        async with self._patiently():
-            block_ms = max(1, int(block_s * 1000))
-            return self._entries(await command(self._clients.blocking, *reader, "BLOCK", block_ms, *where))
+        parts: list[str | bytes | int] = ["GROUP", self._group, CONSUMER, "COUNT", count]
+        if block_s:
+            parts += ("BLOCK", max(1, int(block_s * 1000)))
+        parts += ("STREAMS", *names, *([b">"] * len(names)))
+        if self._reads is None:
+            self._reads = self._clients.waiting(f"reads-{self._group}")
+        client = self._reads
+        try:
+            with _gone_is_told():
+                return self._entries(await client.execute("XREADGROUP", *parts))
+        except asyncio.CancelledError:
+            self._reads = None
+            self._clients.start(self._clients.dismiss(client))
+            raise
 
     def _entries(self, reply: Any) -> list[Entry]:  # noqa: ANN401
         return [
-            Entry(self._shard[bytes(name)], entry_id, _body(fields))
-            for name, entries in reply or ()
+            Entry(shard, entry_id, _body(fields))
+            for name, entries in (reply or {}).items()
+            for shard in (self._shard[name],)
             for entry_id, fields in entries
         ]
 
@@ -137,12 +173,15 @@ class ConsumerGroup:
         """
         claimed: list[Entry] = []
         rest: dict[int, bytes] = {}
-        async with self._clients.bounded(COMMAND_DEADLINE_S), _gone_is_told():
-            for shard, start in starts.items():
-                where = (self._streams[shard], self._group, CONSUMER)
-                idle_ms = int(idle_s * 1000)
-                claiming = ("XAUTOCLAIM", *where, idle_ms, start, "COUNT", count)
-                reply = await command(self._clients.writes, *claiming)
+        idle_ms = int(idle_s * 1000)
+        asked = [
+            self._ask(
+                "XAUTOCLAIM", self._streams[shard], *(self._group, CONSUMER, idle_ms, start), "COUNT", count
+            )
+            for shard, start in starts.items()
+        ]
+        with _gone_is_told():
+            for shard, reply in zip(starts, await _all_of(asked), strict=True):
                 claimed += (Entry(shard, entry_id, _body(fields)) for entry_id, fields in reply[1])
                 if reply[0] != BEGINNING:
                     rest[shard] = reply[0]
@@ -152,61 +191,66 @@ class ConsumerGroup:
         """These have had their effect."""
         ids: dict[int, list[bytes]] = {}
         for entry in entries:
-            ids.setdefault(entry.shard, []).append(entry.id)
-        if not ids:
-            return
-        async with self._clients.bounded(COMMAND_DEADLINE_S), _gone_is_told():
-            pipeline = self._clients.writes.pipeline(transaction=False)
-            for shard, those in ids.items():
-                pipeline.execute_command("XACK", self._streams[shard], self._group, *those)
-            await pipeline.execute()
+            those = ids.get(entry.shard)
+            if those is None:
+                those = ids[entry.shard] = []
+            those.append(entry.id)
+        with _gone_is_told():
+            await _all_of(
+                [self._ask("XACK", self._streams[shard], self._group, *those) for shard, those in ids.items()]
+            )
 
     async def remove(self, consumer: str | bytes, *, idle_s: float) -> None:
         """Have a consumer forgotten wherever it holds nothing and was idle for so long."""
-        async with self._clients.bounded(COMMAND_DEADLINE_S):
+        arguments = (self._group, consumer, int(idle_s * 1000))
+        with unavailable_when_away():
             for name in self._streams:
-                await command(
-                    self._clients.writes,
-                    "EVAL",
-                    _REMOVE_CONSUMER,
-                    1,
-                    name,
-                    self._group,
-                    consumer,
-                    int(idle_s * 1000),
+                await self._clients.hot.evaluate(
+                    _REMOVE_CONSUMER, (name,), arguments, deadline_s=COMMAND_DEADLINE_S
                 )
 
-    @asynccontextmanager
-    async def _patiently(self) -> AsyncIterator[None]:
-        """Commands that wait: no deadline but the client's own, no breaker."""
-        try:
-            async with _gone_is_told():
-                yield
-        except (*AWAY, *NOT_NOW) as error:
-            raise Unavailable("redis", type(error).__name__) from error
+    def _ask(self, *parts: str | bytes | int) -> "asyncio.Future[Any]":
+        """A command that does no harm twice."""
+        return self._clients.hot.execute(*parts, safe=True, deadline_s=COMMAND_DEADLINE_S)
 
 
-@asynccontextmanager
-async def _gone_is_told() -> AsyncIterator[None]:
+async def _all_of(asked: "Sequence[asyncio.Future[Any]]") -> list[Any]:
+    """The answers to commands of one moment. Raises the first error among them, when all are answered."""
+    replies = await asyncio.gather(*asked, return_exceptions=True)
+    for reply in replies:
+        if isinstance(reply, BaseException):
+            raise reply
+    return replies
+
+
+@contextmanager
+def _gone_is_told() -> Iterator[None]:
     try:
         yield
-    except ResponseError as error:
-        if str(error).startswith(_GONE):
-            raise GroupGoneError(str(error)) from error
+    except ErrorReply as error:
+        if error.code in _GONE:
+            raise GroupGoneError(error.message) from error
+        raise Unavailable("redis", error.message) from error
+    except HotpathError as error:
         raise Unavailable("redis", str(error)) from error
 
 
 def is_no_stream(reply: object) -> bool:
     """Whether this is the complaint that a key holds something else than a stream."""
-    return isinstance(reply, ResponseError) and _NO_STREAM in str(reply)
+    return isinstance(reply, ErrorReply) and reply.code == _NO_STREAM
 
 
 async def _delete_unless_streams(clients: RedisClients, names: Sequence[str]) -> None:
     """Delete these keys of ours where they hold something else; everything of ours is in PostgreSQL."""
     for name in names:
-        if await command(clients.writes, "EVAL", _DELETE_UNLESS_STREAM, 1, name):
+        if await clients.hot.evaluate(_DELETE_UNLESS_STREAM, (name,), deadline_s=COMMAND_DEADLINE_S):
             log.warning("deleted_what_was_no_stream", key=name)
 
 
 def _body(fields: Any) -> bytes:  # noqa: ANN401
-    return bytes(fields.get(FIELD, b"")) if fields else b""
+    """The one field of an entry of ours; of what else there may be, what has our field's name."""
+    if not fields:
+        return b""
+    if fields[0] == FIELD:
+        return fields[1]  # type: ignore[no-any-return]
+    return bytes(dict(zip(fields[::2], fields[1::2], strict=True)).get(FIELD, b""))
