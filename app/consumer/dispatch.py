@@ -14,6 +14,7 @@ from app.consumer.projections import Applied, observe
 from app.contracts.streams import GROUP_ANALYTICS, GROUP_PROJECTIONS, Envelope
 from app.domain import events as e
 from app.infra.postgres.projections import Effects
+from app.projections.customers import add_to_customers
 from app.projections.days import add_to_days
 from app.projections.minutes import add_to_minutes
 
@@ -22,21 +23,21 @@ Table = Mapping[type, tuple[Handler, ...]]
 Afterwards = Callable[[Applied], Awaitable[None]]
 
 PROJECTIONS: Final[Table] = {
-    e.OrderAccepted: (add_to_days,),
+    e.OrderAccepted: (add_to_days, add_to_customers),
     e.OrderConfirmed: (add_to_days,),
     e.OrderDispatched: (),
-    e.OrderCompleted: (add_to_days,),
-    e.OrderRejected: (add_to_days,),
+    e.OrderCompleted: (add_to_days, add_to_customers),
+    e.OrderRejected: (add_to_days, add_to_customers),
     e.OrderCancelling: (),
-    e.OrderCancelled: (add_to_days,),
+    e.OrderCancelled: (add_to_days, add_to_customers),
     e.OrderRepriced: (),
     e.InventoryReserved: (),
     e.InventoryReleased: (),
     e.InventoryShipped: (),
     e.PaymentAuthorized: (),
-    e.PaymentCaptured: (add_to_days,),
+    e.PaymentCaptured: (add_to_days, add_to_customers),
     e.PaymentVoided: (),
-    e.PaymentRefunded: (add_to_days,),
+    e.PaymentRefunded: (add_to_days, add_to_customers),
     e.PaymentDeclined: (),
     e.ShipmentBooked: (),
     e.ShipmentDispatched: (),
@@ -45,7 +46,7 @@ PROJECTIONS: Final[Table] = {
     e.InventoryAdjusted: (),
     e.PriceChanged: (),
 }
-"""The daily summary. (The document of an order is written whatever happened to it.)"""
+"""The summaries of days and of customers. (The document of an order is written whatever happened to it.)"""
 
 ANALYTICS: Final[Table] = {
     e.OrderAccepted: (add_to_minutes,),

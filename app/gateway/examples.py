@@ -21,10 +21,12 @@ from app.domain.order import Order, evolve
 from app.domain.place import place
 from app.gateway import messages
 from app.gateway.analytics import MinuteDocument, minute_document
+from app.gateway.customers import CustomerDocument, customer_document
 from app.gateway.health import Health
 from app.gateway.letter_messages import DecidedDocument, LettersBody
 from app.gateway.live_listener import frame
 from app.infra.postgres.analytics import Minute
+from app.infra.postgres.customers import CustomerRow
 from app.infra.postgres.dead_letters import DeadLetterDocument
 
 _AT: Final = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -90,6 +92,16 @@ _MINUTE: Final = minute_document(
         },
     )
 )
+_SPENDING: Final = CustomerRow(
+    currency="USD",
+    accepted=3,
+    completed=2,
+    rejected=1,
+    items=6,
+    captured=5868,
+    first_order_at=_AT - 30 * timedelta(days=1),
+    last_order_at=_AT,
+)
 _LETTER: Final = DeadLetterDocument(
     id="17",
     group="projections",
@@ -136,6 +148,7 @@ EXAMPLES: Final = MappingProxyType(
         Page[messages.ProductDocument]: Page([_PRODUCT_DOCUMENT], None),
         Page[messages.StockDocument]: Page([_STOCK], None),
         Page[MinuteDocument]: Page([_MINUTE], None),
+        CustomerDocument: customer_document("cust-1042", [_SPENDING]),
         DeadLetterDocument: _LETTER,
         Page[DeadLetterDocument]: Page([_LETTER], None),
         LettersBody: LettersBody(group="projections", type="order.confirmed.v1", first_after=_AT),

@@ -3,7 +3,7 @@
 from typing import Final
 
 from app.contracts.documents import Page
-from app.gateway import analytics, dead_letters
+from app.gateway import analytics, customers, dead_letters
 from app.gateway.letter_messages import DecidedDocument, LettersBody
 from app.gateway.route import CURSOR, LIMIT, TEXT, TIME, Parameter, Route
 from app.infra.postgres.dead_letters import DECIDED_MAX, FAILED, STATES, UNKNOWN, DeadLetterDocument
@@ -18,6 +18,20 @@ INSIGHT: Final = (
             Parameter("from", "query", "Only minutes that begin then or later.", TIME),
             Parameter("to", "query", "Only minutes that begin earlier than this.", TIME),
             CURSOR, LIMIT,
+        ),
+    ),
+    Route(
+        method="GET", path="/v1/customers/{customer_id}/summary", run=customers.get_customer,
+        tag="customers", scope="orders:read", summary="Read what a customer ordered and paid",
+        about="By currency; counted within about a second of the event. A key that is bound to a customer "
+        "sees only that one's.",
+        gives={200: customers.CustomerDocument}, says={200: "The customer's summary."},
+        refuses=("not-found",),
+        parameters=(
+            Parameter(
+                "customer_id", "path", "The customer's id.", {"type": "string", "examples": ["cust-1042"]},
+                required=True,
+            ),
         ),
     ),
 )  # fmt: skip

@@ -29,6 +29,7 @@ from app.gateway.waiting import Watch
 from app.infra.postgres.analytics import PostgresAnalytics
 from app.infra.postgres.api_keys import ApiKeys
 from app.infra.postgres.catalogue import PostgresCatalogue
+from app.infra.postgres.customers import PostgresCustomers
 from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.live_events import LiveEvents
@@ -142,6 +143,7 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
         lists=lists,
         catalogue=PostgresCatalogue(database),
         analytics=PostgresAnalytics(database),
+        customers=PostgresCustomers(database),
         dead_letters=DeadLetters(database),
         cached=cached,
         keyring=Keyring(ApiKeys(database)),

@@ -12,6 +12,7 @@ from app.gateway.live import Live
 from app.gateway.waiting import Watch
 from app.infra.postgres.analytics import PostgresAnalytics
 from app.infra.postgres.catalogue import PostgresCatalogue
+from app.infra.postgres.customers import PostgresCustomers
 from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.order_lists import PostgresOrderLists
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     lists: PostgresOrderLists
     catalogue: PostgresCatalogue
     analytics: PostgresAnalytics
+    customers: PostgresCustomers
     dead_letters: DeadLetters
     cached: CachedOrders
     keyring: Keyring

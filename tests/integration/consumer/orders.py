@@ -43,6 +43,25 @@ FROM counted GROUP BY day, currency ORDER BY day, currency
 """
 """The daily summary, counted straight from the log of record."""
 
+EXPECTED_CUSTOMERS = """
+SELECT o.customer_id, o.currency,
+    count(*) FILTER (WHERE type = 'order.accepted.v1') AS accepted,
+    count(*) FILTER (WHERE type = 'order.completed.v1') AS completed,
+    count(*) FILTER (WHERE type = 'order.rejected.v1') AS rejected,
+    count(*) FILTER (WHERE type = 'order.cancelled.v1') AS cancelled,
+    coalesce(sum((SELECT sum((l->>'quantity')::bigint) FROM json_array_elements(data->'lines') l))
+        FILTER (WHERE type = 'order.accepted.v1'), 0) AS items,
+    coalesce(sum((data->'amount'->>'amount')::bigint)
+        FILTER (WHERE type = 'payment.captured.v1'), 0) AS captured,
+    coalesce(sum((data->'amount'->>'amount')::bigint)
+        FILTER (WHERE type = 'payment.refunded.v1'), 0) AS refunded,
+    min(time) FILTER (WHERE type = 'order.accepted.v1') AS first_order_at,
+    max(time) FILTER (WHERE type = 'order.accepted.v1') AS last_order_at
+FROM events e JOIN orders o ON o.id = e.subject
+GROUP BY o.customer_id, o.currency ORDER BY o.customer_id, o.currency
+"""
+"""The customers' summaries, counted straight from the log of record."""
+
 EXPECTED_MINUTES = """
 WITH counted AS (
     SELECT time, 'orders' AS measure, split_part(type, '.', 2) AS key, 1 AS value FROM events
@@ -99,7 +118,9 @@ class Orders:
     async def accept(self, quantity: int = 1) -> Order:
         """One accepted order."""
         number = next(self.numbers)
-        wanted = c.PlaceOrder("somebody", "USD", (c.WantedLine(SKU, quantity),), "pm_card_visa", None)
+        wanted = c.PlaceOrder(
+            f"customer-{number % 3}", "USD", (c.WantedLine(SKU, quantity),), "pm_card_visa", None
+        )
         catalogue = await self.catalogue.products([SKU])
         name = order_id(int(time.time() * 1000), os.urandom(10))
         placed = place(wanted, name, catalogue, f"corr-{number}", datetime.now(UTC))
@@ -170,6 +191,15 @@ class Orders:
         """The daily summary as it should be."""
         return [dict(row) for row in await self.database.fetch(EXPECTED)]
 
+    async def customers(self) -> list[dict[str, Any]]:
+        """The customers' summaries as they stand."""
+        rows = await self.database.fetch("SELECT * FROM customer_summary ORDER BY customer_id, currency")
+        return [dict(row) for row in rows]
+
+    async def expected_customers(self) -> list[dict[str, Any]]:
+        """The customers' summaries as they should be."""
+        return [dict(row) for row in await self.database.fetch(EXPECTED_CUSTOMERS)]
+
     async def caught_up(self, *, timeout_s: float = 30) -> None:
         """Wait until everything has had its effect; then the summary is right to the piece."""
         try:
@@ -179,6 +209,7 @@ class Orders:
         except TimeoutError:
             raise AssertionError(f"{await self.behind()} orders are behind") from None
         assert await self.summary() == await self.expected()
+        assert await self.customers() == await self.expected_customers()
 
     async def all_caught_up(self, *, timeout_s: float = 30) -> None:
         """Wait until everything has had its effect in every group; then all sums are right to the cent."""
@@ -189,6 +220,7 @@ class Orders:
         except TimeoutError:
             raise AssertionError(f"{behind} subjects are behind") from None
         assert await self.summary() == await self.expected()
+        assert await self.customers() == await self.expected_customers()
         counted = await self.database.fetch("SELECT * FROM analytics_minutes ORDER BY 1, 2, 3")
         expected = await self.database.fetch(EXPECTED_MINUTES)
         assert [dict(row) for row in counted] == [dict(row) for row in expected]
