@@ -6,6 +6,7 @@ is done twice names the same thing twice.
 """
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -13,6 +14,8 @@ _PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHA
 """Ten bits as two characters."""
 
 REPLAY_ID: Final = re.compile(r"rpl_[0-9a-hjkmnp-tv-z]{26}\Z")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 ORDER_ID: Final = re.compile(r"ord_[0-9a-hjkmnp-tv-z]{26}\Z")
 FULFILMENT_ID: Final = re.compile(r"ful_([0-9a-hjkmnp-tv-z]{26})_[1-9][0-9]{0,3}\Z")
 
@@ -35,6 +38,16 @@ def order_id(unix_ms: int, random: bytes) -> str:
 def replay_id(unix_ms: int, random: bytes) -> str:
     """The id of a replay that was asked for at `unix_ms`, made unique by ten `random` bytes."""
     return "rpl_" + order_id(unix_ms, random).removeprefix("ord_")
+
+
+def made_at(order: str) -> datetime | None:
+    """When an order's id was made, in UTC; None when this is not an order's id."""
+    if not ORDER_ID.match(order):
+        return None
+    unix_ms = 0
+    for character in order[4:14]:  # ten of the 26 characters: 50 bits, of which the first two are zero
+        unix_ms = unix_ms << 5 | _ALPHABET.index(character)
+    return _EPOCH + timedelta(milliseconds=unix_ms)
 
 
 def fulfilment_id(order: str, number: int) -> str:

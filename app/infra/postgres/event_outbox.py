@@ -8,6 +8,8 @@ nothing for a moment, the lock is free, and what was published but not deleted i
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Final
 
 import asyncpg
@@ -24,6 +26,8 @@ LOCK: Final = 0x72656C6179  # "relay": one number for everybody who relays this 
 SILENCE_S: Final = 1.3
 """After how long a relay that says nothing is believed to be dead."""
 STAY_S: Final = 0.3
+LATELY: Final = timedelta(days=1)
+"""What waits has happened within this of now, as a rule: there it is looked for first."""
 
 _CLOSE_TIMEOUT_S: Final = 2.0
 
@@ -80,8 +84,13 @@ class EventOutbox:
 
     async def waiting(self, batch_size_max: int) -> Batch:
         """The oldest events that wait."""
+        now = datetime.now(UTC)
         async with self._statement() as connection:
-            rows = await connection.fetch(SQL["waiting"], batch_size_max)
+            rows = await connection.fetch(SQL["waiting"], batch_size_max, now - LATELY, now + LATELY)
+            if long := [row["position"] for row in rows if row["type"] is None]:
+                rows = [row for row in rows if row["type"] is not None]
+                rows += await connection.fetch(SQL["waiting_long"], long)
+                rows.sort(key=itemgetter("position"))
         events = tuple(Waiting(row["position"], envelope(row, self._source)) for row in rows)
         return Batch(events, max(0.0, rows[0]["age_s"]) if rows else 0.0)
 
@@ -121,6 +130,7 @@ async def open_outbox(dsn: str, source: str) -> AsyncIterator[EventOutbox]:
                 "tcp_keepalives_count": "3",
                 "tcp_user_timeout": "25000",
                 "jit": "off",
+                "plan_cache_mode": "force_generic_plan",  # the same few statements, again and again
             },
         )
     try:

@@ -13,6 +13,7 @@ import msgspec
 from app.contracts.streams import Envelope
 from app.domain.order import Status
 from app.infra.postgres.event_outbox import envelope
+from app.infra.postgres.partitions import not_before
 from app.infra.postgres.pool import Database
 from app.infra.postgres.statements import statements
 
@@ -60,7 +61,9 @@ class LiveEvents:
 
     async def after(self, positions: Mapping[str, int], each_max: int) -> list[Envelope]:
         """What happened to each subject after its sequence, in order, at most `each_max` events of each."""
-        found = await self._database.fetch(SQL["after"], list(positions), list(positions.values()), each_max)
+        found = await self._database.fetch(
+            SQL["after"], list(positions), list(positions.values()), each_max, not_before(*positions)
+        )
         return [envelope(row, self._source) for row in found]
 
     async def now(self) -> datetime:
@@ -69,7 +72,7 @@ class LiveEvents:
 
     async def time_of(self, subject: str, sequence: int) -> datetime | None:
         """When an event happened; None when there is no such event."""
-        rows = await self._database.fetch(SQL["time_of"], subject, sequence)
+        rows = await self._database.fetch(SQL["time_of"], subject, sequence, not_before(subject))
         return rows[0]["time"] if rows else None
 
     async def since(self, since: datetime) -> AsyncIterator[list[Happened]]:

@@ -8,6 +8,7 @@ what older processes use; a later release contracts.
 import asyncio
 import hashlib
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import asyncpg
 
 from app import config
 from app.domain.errors import Unavailable
+from app.infra.postgres import partitions
 from app.infra.postgres.pool import unavailable_when_away
 from app.usage import Parser
 
@@ -76,7 +78,16 @@ async def _apply(connection: asyncpg.Connection) -> list[str]:
                 checksum,
             )
         done.append(name)
+    await _make_partitions(connection)
     return done
+
+
+async def _make_partitions(connection: asyncpg.Connection) -> None:
+    """Make the partitions of the next months, unless somebody is in the way: a consumer makes them, too."""
+    if await connection.fetchval(partitions.SQL["there_is"]):
+        with suppress(asyncpg.LockNotAvailableError):
+            async with connection.transaction():
+                await partitions.make(connection)
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:

@@ -13,6 +13,7 @@ import msgspec
 from app.domain.ids import order_id
 from app.domain.order import Order, Status
 from app.infra.postgres.order_rows import order_from
+from app.infra.postgres.partitions import not_before
 from app.infra.postgres.pool import Database
 from app.infra.postgres.statements import statements
 
@@ -88,5 +89,5 @@ class PostgresOrderLists:
 
     async def events(self, subject: str, *, after: int, limit: int) -> list[StoredEvent]:
         """What happened to an order or a SKU after sequence number `after`, in order."""
-        rows = await self._database.fetch(SQL["events"], subject, after, limit)
+        rows = await self._database.fetch(SQL["events"], subject, after, limit, not_before(subject))
         return [StoredEvent(**row) for row in rows]

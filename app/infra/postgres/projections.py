@@ -17,6 +17,7 @@ from app.domain.order import Order
 from app.infra.postgres.event_outbox import envelope
 from app.infra.postgres.leases import guard
 from app.infra.postgres.order_rows import order_from
+from app.infra.postgres.partitions import not_before
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.statements import statements
 
@@ -88,12 +89,13 @@ class Effects:
     async def events(self, gaps: Sequence[Gap]) -> list[Envelope]:
         """The events of some subjects from the log of record, in order."""
         columns = zip(*((gap.subject, gap.behind, gap.last) for gap in gaps), strict=True)
-        rows = await self.connection.fetch(SQL["events_between"], *columns)
+        since = not_before(*(gap.subject for gap in gaps))
+        rows = await self.connection.fetch(SQL["events_between"], *columns, since)
         return [envelope(row, self._source) for row in rows]
 
     async def last_events(self, subjects: Sequence[str]) -> dict[str, int]:
         """The last sequence of each of some subjects in the log of record."""
-        rows = await self.connection.fetch(SQL["last_events"], subjects)
+        rows = await self.connection.fetch(SQL["last_events"], subjects, not_before(*subjects))
         return {row["subject"]: row["sequence"] for row in rows}
 
     async def load_orders(self, subjects: Iterable[str]) -> None:

@@ -21,8 +21,9 @@ SELECT id AS subject, version, last_hash FROM orders WHERE id = ANY ($1::text[])
 UNION ALL SELECT sku, version, last_hash FROM products WHERE sku = ANY ($1::text[]);
 
 -- orders: orders after one, and whether there are events of them
-SELECT o.id AS subject, EXISTS (SELECT FROM events e WHERE e.subject = o.id) AS is_told
-FROM (SELECT id FROM orders WHERE id > $1 AND created_at >= $2 AND created_at < $3 ORDER BY id LIMIT $4) o
+SELECT o.id AS subject,
+    EXISTS (SELECT FROM events e WHERE e.subject = o.id AND e.time >= o.created_at - interval '1 day') AS is_told
+FROM (SELECT id, created_at FROM orders WHERE id > $1 AND created_at >= $2 AND created_at < $3 ORDER BY id LIMIT $4) o
 ORDER BY o.id;
 
 -- products: the same of products that had an event

@@ -1,11 +1,19 @@
 -- lead: become the one relay of this database, or not; held until the connection ends
 SELECT pg_try_advisory_lock($1);
 
--- waiting: the oldest events that no stream has, in order, with the age of the first
+-- waiting: the oldest events that no stream has, in order, with the age of the first; what did not happen in a span
+-- of time comes without a type. The span spares partitions
+SELECT o.position, o.subject, o.sequence, e.type, e.time, e.correlation_id, e.traceparent, e.data,
+    extract(epoch FROM clock_timestamp() - o.created_at)::float8 AS age_s
+FROM (SELECT * FROM event_outbox ORDER BY position LIMIT $1) o
+LEFT JOIN events e ON e.subject = o.subject AND e.sequence = o.sequence AND e.time >= $2 AND e.time < $3
+ORDER BY o.position;
+
+-- waiting_long: some of them, whenever they happened
 SELECT o.position, e.subject, e.sequence, e.type, e.time, e.correlation_id, e.traceparent, e.data,
     extract(epoch FROM clock_timestamp() - o.created_at)::float8 AS age_s
 FROM event_outbox o JOIN events e USING (subject, sequence)
-ORDER BY o.position LIMIT $1;
+WHERE o.position = ANY ($1::bigint[]);
 
 -- published: the streams have these
 DELETE FROM event_outbox WHERE position = ANY ($1::bigint[]);

@@ -12,14 +12,16 @@ UPDATE marks SET sequence = m.sequence
 FROM unnest($2::text[], $3::int[]) AS m (subject, sequence)
 WHERE marks.consumer_group = $1 AND marks.subject = m.subject;
 
--- events_between: the events of some subjects behind one sequence and up to another, in order
+-- events_between: the events of some subjects behind one sequence and up to another, in order; $4 is a time before
+-- all of them, which spares partitions
 SELECT e.subject, e.sequence, e.type, e.time, e.correlation_id, e.traceparent, e.data
 FROM unnest($1::text[], $2::int[], $3::int[]) AS g (subject, behind, last)
 JOIN events e ON e.subject = g.subject AND e.sequence > g.behind AND e.sequence <= g.last
+WHERE e.time >= $4
 ORDER BY e.subject, e.sequence;
 
 -- last_events: how far the log of record goes for some subjects
-SELECT s AS subject, (SELECT max(e.sequence) FROM events e WHERE e.subject = s) AS sequence
+SELECT s AS subject, (SELECT max(e.sequence) FROM events e WHERE e.subject = s AND e.time >= $2) AS sequence
 FROM unnest($1::text[]) AS s;
 
 -- orders: some orders as they are now
