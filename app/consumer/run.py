@@ -23,6 +23,7 @@ from app.consumer import upkeep
 from app.consumer.dispatch import groups
 from app.consumer.group_parts import GroupParts
 from app.consumer.leases import Leases
+from app.consumer.partitions import make_partitions
 from app.consumer.parts import EXIT_FAILED, Parts, exit_anyway
 from app.consumer.patience import Patience, for_ever
 from app.consumer.projections import write_documents
@@ -36,6 +37,7 @@ from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.leases import ShardLeases
+from app.infra.postgres.partitions import PostgresPartitions
 from app.infra.postgres.pool import Database
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.postgres.seals import PostgresSeals
@@ -102,6 +104,7 @@ async def _run(settings: Settings) -> int:
             Hints(redis).listen(streams.hint_event_outbox(settings.environment)),
             partial(upkeep.forget_answers, Intake(database)),
             partial(seal_days, PostgresSeals(database)),
+            partial(make_partitions, PostgresPartitions(database)),
         )
         keeper = StreamUpkeep(redis, shards, tuple(names))
         lasting: dict[str, Callable[[Patience], Awaitable[None]]] = {
