@@ -15,6 +15,7 @@ from app import values
 
 MODES: Final = ("gateway", "worker", "consumer")
 EXIT_CONFIGURATION: Final = 78
+_MAIL_FROM: Final = "Holdfast <orders@localhost>"
 
 
 class ConfigurationError(Exception):
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     carrier_webhook_secret: str
     otel_exporter_otlp_endpoint: str | None
     smtp_url: str | None
+    mail_from: str
     shutdown_timeout_s: float
     event_shards: int
     rate_limit_per_s: int
@@ -132,9 +134,16 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go; reserved, nothing is sent yet", values.http_url),
     Setting(
         "SMTP_URL",
-        "where e-mail goes; reserved, nothing is sent yet",
-        values.url("smtp", "smtps"),
+        "the mail server: `smtp://`, `smtp+starttls://` or `smtps://user:password@host:port`; without it "
+        "customers are not told of their orders",
+        values.smtp_url,
         secret=True,
+    ),
+    Setting(
+        "MAIL_FROM",
+        "who mails are from: `Name <address>`; needed in production where SMTP_URL is set",
+        values.mailbox,
+        _MAIL_FROM,
     ),
     Setting(
         "SHUTDOWN_TIMEOUT_S",
@@ -215,6 +224,8 @@ def _check_together(known: Mapping[str, Any]) -> None:
     named = _redis_database(known["REDIS_URL"])
     if known["REDIS_DB"] is not None and named not in {None, known["REDIS_DB"]}:
         raise ConfigurationError(f"REDIS_DB must be {named}, as REDIS_URL says, or be left out")
+    if known["ENVIRONMENT"] == "production" and known["SMTP_URL"] and known["MAIL_FROM"] == _MAIL_FROM:
+        raise ConfigurationError("MAIL_FROM must say who mails are from when ENVIRONMENT is production")
     _check_stripe(known["STRIPE_API_KEY"], known["STRIPE_API_BASE"], known["ENVIRONMENT"])
 
 

@@ -18,6 +18,8 @@ PORT_MAX: Final = 65535
 RATE_MAX_PER_S: Final = 1_000_000
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[A-Za-z0-9_-]{1,63}\Z")
 _VISIBLE: Final = re.compile(r"[!-~]+\Z")
+_MAIL_ADDRESS: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,189}"
+_MAILBOX: Final = re.compile(rf"(?:{_MAIL_ADDRESS}|[\w .&'-]{{1,100}} <{_MAIL_ADDRESS}>)\Z")
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
 _DATABASE_OPTIONS: Final = {
     "port": r"[0-9]{1,5}(,[0-9]{1,5})*",
@@ -155,6 +157,31 @@ def redis_url(value: str) -> str:
             raise ValueError(f"be a URL with right values of no other options than {allowed} (ssl_: rediss)")
     if parts.fragment:
         raise ValueError("be a URL without a fragment (#)")
+    return value
+
+
+def smtp_url(value: str) -> str:
+    """The URL of a mail server: who logs in, host and port, and nothing else."""
+    parts = urlsplit(url("smtp", "smtp+starttls", "smtps")(value))
+    if parts.path not in {"", "/"} or "?" in value or "#" in value or "," in value:
+        raise ValueError("be a URL of user, password, host and port only (percent-encode other signs)")
+    if not _HOST.match(parts.hostname or "") and not _is_ip(parts.hostname or ""):
+        raise ValueError("be a URL with an IP address or the name of a host")
+    return value
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def mailbox(value: str) -> str:
+    """Who a mail is from: `orders@example.com`, or with a name, `Example <orders@example.com>`."""
+    if not _MAILBOX.match(value):
+        raise ValueError("be an address, or `Name <address>`, with plain letters in the name")
     return value
 
 

@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
+from app.consumer.notifications import tell_customer
 from app.consumer.projections import Applied, observe
-from app.contracts.streams import GROUP_ANALYTICS, GROUP_PROJECTIONS, Envelope
+from app.contracts.streams import GROUP_ANALYTICS, GROUP_NOTIFICATIONS, GROUP_PROJECTIONS, Envelope
 from app.domain import events as e
 from app.infra.postgres.projections import Effects
 from app.projections.customers import add_to_customers
@@ -74,6 +75,32 @@ ANALYTICS: Final[Table] = {
 }
 """Orders by status, money taken and given back, rejections by reason, changes of price: minute by minute."""
 
+NOTIFICATIONS: Final[Table] = {
+    e.OrderAccepted: (tell_customer,),
+    e.OrderConfirmed: (tell_customer,),
+    e.OrderDispatched: (tell_customer,),
+    e.OrderCompleted: (tell_customer,),
+    e.OrderRejected: (tell_customer,),
+    e.OrderCancelling: (),
+    e.OrderCancelled: (tell_customer,),
+    e.OrderRepriced: (),
+    e.InventoryReserved: (),
+    e.InventoryReleased: (),
+    e.InventoryShipped: (),
+    e.PaymentAuthorized: (),
+    e.PaymentCaptured: (),
+    e.PaymentVoided: (),
+    e.PaymentRefunded: (),
+    e.PaymentDeclined: (),
+    e.ShipmentBooked: (),
+    e.ShipmentDispatched: (),
+    e.ShipmentDelivered: (),
+    e.ShipmentCancelled: (),
+    e.InventoryAdjusted: (),
+    e.PriceChanged: (),
+}
+"""What a customer is told by mail. (Live, everybody is told of everything: `hf:<environment>:live`.)"""
+
 
 class Group(msgspec.Struct, frozen=True):
     """A consumer group: its handlers by the event's public type, and what it does after each commit.
@@ -93,9 +120,13 @@ def group(name: str, table: Table, *afterwards: Afterwards, needs_orders: bool =
     return Group(name, handlers, afterwards, needs_orders)
 
 
-def groups(write_documents: Afterwards) -> tuple[Group, ...]:
-    """Every group that a consumer reads for."""
+def groups(write_documents: Afterwards, send_mails: Afterwards | None = None) -> tuple[Group, ...]:
+    """Every group that a consumer reads for. Without `send_mails` nobody is told anything by mail."""
+    notified = group(GROUP_NOTIFICATIONS, dict.fromkeys(NOTIFICATIONS, ()))
+    if send_mails is not None:
+        notified = group(GROUP_NOTIFICATIONS, NOTIFICATIONS, send_mails)
     return (
         group(GROUP_PROJECTIONS, PROJECTIONS, observe, write_documents, needs_orders=True),
         group(GROUP_ANALYTICS, ANALYTICS),
+        notified,
     )

@@ -23,6 +23,7 @@ from app.consumer import upkeep
 from app.consumer.dispatch import groups
 from app.consumer.group_parts import GroupParts
 from app.consumer.leases import Leases
+from app.consumer.mail_sender import mail_sender
 from app.consumer.partitions import make_partitions
 from app.consumer.parts import EXIT_FAILED, Parts, exit_anyway
 from app.consumer.patience import Patience, for_ever
@@ -37,6 +38,7 @@ from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.leases import ShardLeases
+from app.infra.postgres.mails import PostgresMails
 from app.infra.postgres.partitions import PostgresPartitions
 from app.infra.postgres.pool import Database
 from app.infra.postgres.projections import PostgresProjections
@@ -91,7 +93,9 @@ async def _run(settings: Settings) -> int:
         redis.start(watch_memory(redis.hot))
 
         store, letters = PostgresProjections(database, source), DeadLetters(database)
-        known = groups(write_documents(Documents(redis, settings.environment)))
+        sender = mail_sender(PostgresMails(database), settings.smtp_url, settings.mail_from)
+        documents = write_documents(Documents(redis, settings.environment))
+        known = groups(documents, sender.wake if sender else None)
         names = [group.name for group in known]
         beating = Database(settings.database_url, size=1, name="consumer-leases")  # waits behind nothing
         stack.push_async_callback((await beating.open()).close)
@@ -114,8 +118,8 @@ async def _run(settings: Settings) -> int:
             "open_orders": partial(upkeep.count_open_orders, store),
             "letters": partial(upkeep.count_dead_letters, letters, names),
         }
-        for group in reading:
-            lasting |= group.lasting
+        for group in (*reading, sender):
+            lasting |= group.lasting if group else {}
         for part, work in lasting.items():
             parts.start(part, for_ever(part, work, stop))
         readers = {f"reader:{group.name}": group.reader for group in reading}

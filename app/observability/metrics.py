@@ -54,13 +54,28 @@ LIVE_LISTENERS: Final = Gauge(
 LIVE_EVENTS: Final = Counter(
     "holdfast_live_events_total", "Events sent to whoever follows them live", registry=None
 )
+MAILS: Final = Counter(
+    "holdfast_mails_total", "Mails to customers: sent, put off, failed for good", ("outcome",), registry=None
+)
+MAILS_OLDEST: Final = Gauge(
+    "holdfast_mails_oldest_waiting_seconds", "Age of the oldest mail that waits", registry=None
+)
+WEBHOOK_ATTEMPTS: Final = Counter(
+    "holdfast_webhook_attempts_total",
+    "Webhooks sent: delivered, failed (to be tried again), given up",
+    ("outcome",),
+    registry=None,
+)
+WEBHOOK_LEFT_ALONE: Final = Gauge(
+    "holdfast_webhook_endpoints_left_alone", "Endpoints that failed again and again", registry=None
+)
 OPERATOR_ALERTS: Final = Counter(
     "holdfast_operator_alerts_total", "Steps that failed for good", ("step",), registry=None
 )
 
 _SERVED: Final = {
     "gateway": (HTTP, LIVE_LISTENERS, LIVE_EVENTS, REDIS_UP, POOL_WAIT),
-    "worker": (OPERATOR_ALERTS, REDIS_UP, POOL_WAIT),
+    "worker": (OPERATOR_ALERTS, WEBHOOK_ATTEMPTS, REDIS_UP, POOL_WAIT),
     "consumer": (
         ORDERS,
         ORDER_CONFIRM,
@@ -69,6 +84,9 @@ _SERVED: Final = {
         STREAM_LAG,
         STREAM_OLDEST,
         DLQ_EVENTS,
+        MAILS,
+        MAILS_OLDEST,
+        WEBHOOK_LEFT_ALONE,
         REDIS_UP,
         POOL_WAIT,
     ),

@@ -92,7 +92,17 @@ WRONG = {
         "http://h/é",
     ],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4317"],
-    "SMTP_URL": ["mailto:s3cret@example.com", "smtp://"],
+    "SMTP_URL": [
+        "mailto:s3cret@example.com",
+        "smtp://",
+        "smtp://u:s3cret@h/inbox",
+        "smtp://u:s3cret@h?x=1",
+        "smtp://u:s3cret@h:25#f",
+        "smtp://u:s3cret@a,b",
+        "smtp://u:s3cret@h:0",
+        "smtp+tls://h",
+    ],
+    "MAIL_FROM": ["nobody", "a@b, c@d", "<a@b>", "Ada <a@b", '"A" <a@b>', "a b@c", "A <a@b> <c@d>"],
     "SHUTDOWN_TIMEOUT_S": ["0", "-1", "nan", "inf", "3601", "soon", "1,5"],
     "RATE_LIMIT_PER_S": ["0", "-1", "1000001", "1.5", "many"],
 }
@@ -131,6 +141,11 @@ RIGHT = {
         "https://carrier.example/api/": "https://carrier.example/api",
         "http://[::1]:8090": "http://[::1]:8090",
     },
+    "SMTP_URL": {
+        url: url
+        for url in ["smtp://relay", "smtps://u:p%40ss@[::1]:465/", "smtp+starttls://u:p@127.0.0.1:587"]
+    },
+    "MAIL_FROM": {x: x for x in ["orders@example.com", "Tea & Söhne <orders+x@mail.example.com>"]},
     "SHUTDOWN_TIMEOUT_S": {"0.1": 0.1, "25": 25.0, "1e2": 100.0},
     "EVENT_SHARDS": {"1": 1, "256": 256},
     "RATE_LIMIT_PER_S": {"1": 1, "1000000": 1_000_000},

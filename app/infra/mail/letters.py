@@ -40,12 +40,13 @@ _DECLINES: Final = {
 """What may be said of a refused payment. That a card was lost or stolen is between its owner and the bank."""
 
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,252}@[A-Za-z0-9.-]{1,252}\Z")
-_environment: Final = jinja2.Environment(  # noqa: S701 - texts are texts, pages are escaped
+_environment: Final = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=lambda name: name is not None and name.endswith(".html"),
+    autoescape=jinja2.select_autoescape(("html",)),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    keep_trailing_newline=True,
 )
 
 

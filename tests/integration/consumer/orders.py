@@ -15,6 +15,7 @@ from app.domain.ids import order_id
 from app.domain.money import Money
 from app.domain.order import Order
 from app.domain.place import place
+from app.domain.ports import Address
 from app.infra.postgres.catalogue import Cause, PostgresCatalogue
 from app.infra.postgres.intake import Answer, Intake, Request
 from app.infra.postgres.orders import PostgresOrders
@@ -95,7 +96,7 @@ LEFT JOIN marks m ON m.subject = e.subject AND m.consumer_group = g
 WHERE e.last <> coalesce(m.sequence, 0)
 """
 
-GROUPS = ("projections", "analytics")
+GROUPS = ("projections", "analytics", "notifications")
 
 
 class Orders:
@@ -115,8 +116,8 @@ class Orders:
             "INSERT INTO stock (sku, warehouse, on_hand) VALUES ($1, 'east', $2)", SKU, pieces
         )
 
-    async def accept(self, quantity: int = 1) -> Order:
-        """One accepted order."""
+    async def accept(self, quantity: int = 1, *, email: str | None = None) -> Order:
+        """One accepted order; with an `email`, one whose customer is to be told."""
         number = next(self.numbers)
         wanted = c.PlaceOrder(
             f"customer-{number % 3}", "USD", (c.WantedLine(SKU, quantity),), "pm_card_visa", None
@@ -128,7 +129,8 @@ class Orders:
         order, event = placed
         request = Request("test", "POST /v1/orders", f"key-{number}-{name}", b"")
         answer = Answer(202, f"/v1/orders/{name}", encode_order(order))
-        await self.intake.accept(request, order, event, answer, address=None, traceparent=None)
+        address = Address("Ada", "1 Main St", "Springfield", "12345", "US", email=email) if email else None
+        await self.intake.accept(request, order, event, answer, address=address, traceparent=None)
         return order
 
     async def record(self, order: Order, *commands: c.Command) -> Order:
