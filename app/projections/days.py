@@ -13,6 +13,7 @@ import msgspec
 from app.contracts.streams import Envelope, happened_at
 from app.domain import events as e
 from app.domain.money import Money
+from app.infra.postgres.owners import owners
 from app.infra.postgres.projections import DayCounts, Effects
 
 _ACCEPTED: Final = e.TYPES[e.OrderAccepted]
@@ -41,12 +42,16 @@ _COLUMNS: Final = {
 """Where each event counts: one more, or its amount."""
 _MONEY: Final = ("captured", "refunded")
 
+TYPES: Final = frozenset(_COLUMNS)
+"""The events that count."""
+
 
 async def add_to_days(events: Sequence[Envelope], effects: Effects) -> None:
     """Count the events in the rows of their days (UTC) and their orders' currencies."""
+    whose = await owners(effects, (event.subject for event in events))
     days: dict[tuple[date, str], DayCounts] = {}
     for event in events:
-        key = (happened_at(event).date(), effects.orders[event.subject].currency)
+        key = (happened_at(event).date(), whose[event.subject].currency)
         counts = days.setdefault(key, DayCounts())
         column = _COLUMNS[event.type]
         amount = _payment.decode(event.data).amount.amount if column in _MONEY else 1

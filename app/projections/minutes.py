@@ -77,6 +77,9 @@ _COUNTS: Final[Mapping[str, Callable[[Envelope], _Counted]]] = {
 }
 """What each event counts as."""
 
+TYPES: Final = frozenset(_COUNTS)
+"""The events that count."""
+
 
 async def add_to_minutes(events: Sequence[Envelope], effects: Effects) -> None:
     """Count the events in their minutes."""

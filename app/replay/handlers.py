@@ -14,12 +14,14 @@ what is shown and later given to `verify` and `apply`, in the same order. Nothin
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from app.infra.postgres.pool import Connection
 from app.infra.postgres.replays import Asked, Change, Replay
+
+Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 
 
 class MovedError(Exception):
@@ -48,8 +50,8 @@ class Handler(Protocol):
         ...
 
     @property
-    def isolation(self) -> str:
-        """Of every transaction: `read_committed` or `repeatable_read` (a lost race is called again)."""
+    def isolation(self) -> Isolation:
+        """Of every transaction. In `repeatable_read` a lost race is called again."""
         ...
 
     @property

@@ -70,3 +70,18 @@ STEPS: Final[dict[str, StepPolicy]] = {
 
 WAITS_FOR: Final = frozenset({t.QUEUE_PAYMENTS, t.QUEUE_INVENTORY, t.QUEUE_SHIPPING})
 """Queues whose names an order may wait for."""
+
+WEBHOOK_WAITS_S: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+"""5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h: ten attempts in a little more than three days."""
+WEBHOOK_JITTER: Final = 0.1
+"""Up to so much of a wait is added to it, so that what failed together does not come again together."""
+WEBHOOK_GRACE: Final = 1.1
+WEBHOOK_GRACE_S: Final = 3600.0
+"""How much longer than all its waits a delivery may be under way, because its endpoint is left alone."""
+WEBHOOK_TIMEOUT: Final = timedelta(seconds=45)
+
+REPLAY_STEPS_MAX: Final = 300
+"""So many steps of a replay fill a history, which is about a quarter of an hour; then it begins a new one."""
+REPLAY_TIMEOUT: Final = timedelta(minutes=15)
+"""One transaction may have to compare tables of many million rows."""
+REPLAY_HEARTBEAT_TIMEOUT: Final = timedelta(seconds=6)

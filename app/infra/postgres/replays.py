@@ -39,6 +39,8 @@ ENDED: Final = frozenset({SHOWN, APPLIED, REFUSED, CANCELLED, FAILED})
 _BEFORE_APPLYING: Final = frozenset({WAITING, READING, COMPARING, SHOWN})
 
 NOT_NOW: Final = "replay-not-now"
+ALONE: Final = "replays_are_applied_alone"
+"""The constraint that two of one handler are not applied at a time."""
 
 Json = Mapping[str, Any]
 
@@ -218,7 +220,13 @@ async def cancel(connection: Connection, id: str) -> Replay:
         raise Refused(Refusal(NOT_NOW, f"This replay is {replay.state}: it can only be stopped before."))
     row = await connection.fetchrow(SQL["cancel"], id)
     assert row is not None
+    await _tell(connection, id, "/end")  # somebody clears away what it needed
     return replay_of(row)
+
+
+async def resume(connection: Connection, replay: Replay) -> None:
+    """Have a replay carried on that nobody seems to carry. If somebody does, nothing is done twice."""
+    await _tell(connection, replay.id, f"/resumed-{replay.done}-{replay.applied}")
 
 
 async def add_changes(connection: Connection, replay_id: str, behind: int, changes: Sequence[Change]) -> None:

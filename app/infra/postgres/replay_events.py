@@ -1,0 +1,107 @@
+"""Events of the past, for a replay: `event_batches` is the one way in which they are read.
+
+They come in the order of subject and sequence, a batch at a time, each batch with the cursor behind it: any
+process can go on there. It is not an order of time, and needs none: how far a subject counts is a question of
+its sequence, which has no gaps, however transactions overlapped when they were committed. What a cursor says
+is this module's business. Events of old versions come as those of today. It writes nothing.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from datetime import UTC, datetime
+from functools import cache
+from typing import Final
+
+import msgspec
+
+from app.contracts.streams import Envelope
+from app.contracts.versions import brought_up
+from app.domain.upcasters import VERSIONS, version
+from app.infra.postgres.event_outbox import envelope
+from app.infra.postgres.pool import Connection
+from app.infra.postgres.statements import statements
+
+SQL: Final = statements("replay_events")
+
+STATEMENT_TIMEOUT_S: Final = 60.0
+"""Counting, or passing over many events of other times, may take this long."""
+
+_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_BEGINNING: Final = ("", 0)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which events: of these types (as they are called today), from `since`, before `until`, of a subject."""
+
+    types: frozenset[str]
+    since: datetime | None = None
+    until: datetime | None = None
+    subject: str | None = None
+
+
+class EventBatch(msgspec.Struct, frozen=True):
+    """Some events, in order, and where the next batch begins (None: these were the last)."""
+
+    events: tuple[Envelope, ...]
+    cursor: str | None
+
+
+async def count(connection: Connection, wanted: Wanted) -> int:
+    """How many events there are; more may come meanwhile."""
+    statement = SQL["count"]
+    arguments = (*_span(wanted), wanted.subject)
+    return int(
+        await connection.fetchval(statement, _stored(wanted.types), *arguments, timeout=STATEMENT_TIMEOUT_S)
+    )
+
+
+async def event_batches(
+    connection: Connection, wanted: Wanted, cursor: str | None = None, *, size: int, source: str = "replay"
+) -> AsyncIterator[EventBatch]:
+    """The events behind `cursor` (None: from the first), about `size` events of the log at a time.
+
+    Reads in whatever transaction `connection` is in. Raises UnreadableEvent, and what PostgreSQL says.
+    """
+    read = _of_one if wanted.subject is not None else _of_all
+    after = _BEGINNING if cursor is None else msgspec.json.decode(cursor, type=tuple[str, int])
+    while True:
+        batch, last = await read(connection, wanted, after, size, source)
+        yield EventBatch(batch, None if last is None else msgspec.json.encode(last).decode())
+        if last is None:
+            return
+        after = last
+
+
+Page = tuple[tuple[Envelope, ...], tuple[str, int] | None]
+
+
+async def _of_all(
+    connection: Connection, wanted: Wanted, after: tuple[str, int], size: int, source: str
+) -> Page:
+    span = _span(wanted)
+    end = await connection.fetchrow(SQL["window_end"], *after, *span, size, timeout=STATEMENT_TIMEOUT_S)
+    if end is None:
+        return (), None
+    rows = await connection.fetch(SQL["window"], *after, *span, *end, _stored(wanted.types))
+    return tuple([brought_up(envelope(row, source)) for row in rows]), tuple(end)
+
+
+async def _of_one(
+    connection: Connection, wanted: Wanted, after: tuple[str, int], size: int, source: str
+) -> Page:
+    rows = await connection.fetch(
+        SQL["of_one"], wanted.subject, after[1], *_span(wanted), _stored(wanted.types), size
+    )
+    events = tuple([brought_up(envelope(row, source)) for row in rows])
+    return events, (events[-1].subject, events[-1].sequence) if len(events) == size else None
+
+
+def _span(wanted: Wanted) -> tuple[datetime, datetime]:
+    return wanted.since or _FIRST, wanted.until or _LAST
+
+
+@cache
+def _stored(types: Collection[str]) -> list[str]:
+    """The types under which these are stored: those of today, and the old versions of the same names."""
+    names = {version(type_).name for type_ in types}
+    return sorted({*types, *(old for old in VERSIONS.old if version(old).name in names)})
