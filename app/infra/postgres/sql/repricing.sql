@@ -32,3 +32,33 @@ WITH asked AS MATERIALIZED (
     SELECT id, $15, adjustment, $16, version, currency, total_before, total_after, at FROM asked
 )
 INSERT INTO event_outbox (subject, sequence) SELECT id, version FROM asked ORDER BY n;
+
+-- begin: a replay looks at orders up to now, but for those that may not be visible yet, or up to an earlier moment
+INSERT INTO repricings (replay_id, until, adjustments)
+VALUES ($1, least($2, clock_timestamp() - make_interval(secs => $3)), 0)
+RETURNING until;
+
+-- begun: up to when a replay looks, and how many adjustments there were
+SELECT until, adjustments FROM repricings WHERE replay_id = $1;
+
+-- note_adjustments: how many there are before anything is read
+UPDATE repricings SET adjustments = $2 WHERE replay_id = $1;
+
+-- count: orders accepted in a span, and the adjustments that they have
+SELECT count(*) AS orders, coalesce(sum(jsonb_array_length(price_adjustments)), 0)::bigint AS adjustments
+FROM orders
+WHERE id >= $1 AND id < $2 AND created_at >= $3 AND created_at < $4 AND ($5::text IS NULL OR id = $5);
+
+-- page: the next orders accepted in a span, behind an id, with their lines
+SELECT id, lines FROM orders
+WHERE id >= $1 AND id < $2 AND created_at >= $3 AND created_at < $4 AND ($5::text IS NULL OR id = $5)
+    AND id > $6
+ORDER BY id LIMIT $7;
+
+-- leave_out: orders that cannot be adjusted
+INSERT INTO repricing_left_out (replay_id, order_id, code, detail)
+SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]);
+
+-- left_out: how many were left out, by their codes, with the first of each
+SELECT code, count(*) AS orders, (array_agg(order_id || ': ' || detail ORDER BY order_id))[1:$2] AS first
+FROM repricing_left_out WHERE replay_id = $1 GROUP BY code ORDER BY code;
