@@ -29,6 +29,8 @@ from app.observability.logging import logger
 HANDLER_DEADLINE_S: Final = 12.0
 """A handler waits for nothing but PostgreSQL, which answers or fails sooner than this."""
 EVENTS_MAX: Final = 2_000_000_000
+LINES_MAX: Final = 50
+"""Events of a transaction that have a line each in the log. A line costs more than an event's effect."""
 
 log = logger("effect")
 
@@ -36,19 +38,31 @@ log = logger("effect")
 class Delivery(msgspec.Struct):
     """That a subject has come to `last` (a sequence), as far as somebody told us.
 
-    `known` holds the events that were told, by sequence; `entries` the stream entries that told them.
+    `known` holds the events that were told, by sequence, from `first` on; `entries` the stream entries that
+    told them.
     """
 
     subject: str
     last: int = 0
     known: dict[int, Envelope] = {}
     entries: list[Entry] = []
+    first: int = 0
 
     def add(self, event: Envelope, entry: Entry) -> None:
         """Take one more event in."""
-        self.last = max(self.last, event.sequence)
-        self.known[event.sequence] = event
+        sequence = event.sequence
+        if sequence > self.last:  # noqa: PLR1730 - for every event, and quicker so
+            self.last = sequence
+        if not self.first or sequence < self.first:
+            self.first = sequence
+        self.known[sequence] = event
         self.entries.append(entry)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last, where every event in between is known; else two zeros."""
+        is_whole = self.first > 0 and len(self.known) == self.last - self.first + 1
+        return (self.first, self.last) if is_whole else (0, 0)
 
 
 class MissingEventsError(Exception):
@@ -70,7 +84,10 @@ class Effect:
         """Apply by the table of `group`, in `store`."""
         self.group = group
         self._store = store
-        self._handlers = tuple(dict.fromkeys(h for handlers in group.handlers.values() for h in handlers))
+        self._handlers: dict[Handler, set[str]] = {}
+        for kind, handlers in group.handlers.items():
+            for handler in handlers:
+                self._handlers.setdefault(handler, set()).add(kind)
 
     async def apply(
         self,
@@ -111,17 +128,33 @@ class Effect:
         """The transaction: what was applied, and how far each subject is."""
         as_of = monotonic()
         subjects = {delivery.subject: delivery for delivery in deliveries}
-        async with self._store.effects(self.group.name, list(subjects), tokens) as effects:
+        is_all_at_once = events_max == EVENTS_MAX and not letters
+        spans = {delivery.subject: delivery.span for delivery in deliveries} if is_all_at_once else {}
+        async with self._store.effects(self.group.name, list(subjects), tokens, spans) as effects:
             left_out = await self._close(effects, letters, subjects)
             for subject in effects.held:
                 subjects.pop(subject)
             fresh = await self._fresh(effects, subjects, events_max)
             if self.group.needs_orders:
                 await effects.load_orders(subjects)
-            if fresh:
-                await effects.set_marks({event.subject: event.sequence for event in fresh})
-            fresh = [event for event in fresh if event.id not in left_out]
+            late = {event.subject: event.sequence for event in fresh if event.subject not in effects.moved}
+            if late:
+                await effects.set_marks(late)
+            if left_out:
+                fresh = [event for event in fresh if event.id not in left_out]
             await self._handle(fresh, effects)
+        self._say(fresh)
+        reached = {delivery.subject: delivery.last for delivery in deliveries}
+        for subject, delivery in subjects.items():
+            reached[subject] = min(delivery.last, effects.marks[subject] + events_max)
+        return Applied(tuple(fresh), effects.orders, as_of), reached
+
+    def _say(self, fresh: Sequence[Envelope]) -> None:
+        """A line for each order event while they are few; of a flow, how many they were."""
+        if len(fresh) > LINES_MAX:
+            subjects = len({event.subject for event in fresh})
+            log.info("events_applied", group=self.group.name, events=len(fresh), subjects=subjects)
+            return
         for event in fresh:
             # What became of the order is worth a line; what led to it is there for whoever looks closer.
             say = log.info if event.type.startswith("order.") else log.debug
@@ -133,10 +166,6 @@ class Effect:
                 sequence=event.sequence,
                 correlation_id=event.correlationid,
             )
-        reached = {delivery.subject: delivery.last for delivery in deliveries}
-        for subject, delivery in subjects.items():
-            reached[subject] = min(delivery.last, effects.marks[subject] + events_max)
-        return Applied(tuple(fresh), effects.orders, as_of), reached
 
     async def _close(
         self, effects: Effects, letters: Sequence[DeadLetter], subjects: Mapping[str, Delivery]
@@ -159,13 +188,12 @@ class Effect:
 
     async def _handle(self, fresh: Sequence[Envelope], effects: Effects) -> None:
         """Run the handlers, each with its events."""
-        table = self.group.handlers
         fresh = [brought_up(event) for event in fresh]
-        for event in fresh:
-            if event.type not in table:
-                raise UnknownEventError(event.type)
-        for handler in self._handlers:
-            events = [event for event in fresh if handler in table[event.type]]
+        unknown = {event.type for event in fresh} - self.group.handlers.keys()
+        if unknown:
+            raise UnknownEventError(min(unknown))
+        for handler, types in self._handlers.items():
+            events = [event for event in fresh if event.type in types]
             if events:
                 await _within_its_time(handler, events, effects)
 
@@ -173,17 +201,19 @@ class Effect:
         self, effects: Effects, subjects: Mapping[str, Delivery], events_max: int
     ) -> list[Envelope]:
         """The events behind the marks, in order, with what was not delivered taken from the log of record."""
-        wanted = {d.subject: list(_behind(effects, d)[:events_max]) for d in subjects.values()}
+        at_hand = [d for d in subjects.values() if d.subject in effects.moved]
+        fresh = [d.known[sequence] for d in at_hand for sequence in range(d.first, d.last + 1)]
+        others = [d for d in subjects.values() if d.subject not in effects.moved]
+        wanted = {d.subject: list(_behind(effects, d)[:events_max]) for d in others}
         gaps = [
             Gap(delivery.subject, effects.marks[delivery.subject], wanted[delivery.subject][-1])
-            for delivery in subjects.values()
+            for delivery in others
             if any(sequence not in delivery.known for sequence in wanted[delivery.subject])
         ]
         stored = (
             {(event.subject, event.sequence): event for event in await effects.events(gaps)} if gaps else {}
         )
-        fresh = []
-        for delivery in subjects.values():
+        for delivery in others:
             for sequence in wanted[delivery.subject]:
                 event = delivery.known.get(sequence) or stored.get((delivery.subject, sequence))
                 if event is None:

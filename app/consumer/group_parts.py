@@ -39,9 +39,7 @@ class GroupParts:
         effect = Effect(group, store)
         self.aside = SettingAside(effect, letters)
         self.reconciler = Reconciler(store, group.name, inbox)
-        self.reader = Reader(
-            self.streams, effect, self.aside, holding, inbox, self.reconciler.start_over, shards=shards
-        )
+        self.reader = Reader(self.streams, effect, self.aside, holding, inbox, self.reconciler.start_over)
 
     @property
     def lasting(self) -> dict[str, Callable[[Patience], Awaitable[None]]]:

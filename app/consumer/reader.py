@@ -2,14 +2,15 @@
 
 What it reads is pending until then. Whoever takes a shard over first claims everything that is pending there,
 whoever was given it; from time to time the owner looks again, for what a former owner was given while it was
-already dead. A group that is gone (Redis was emptied, or holds something else under a stream's name) is made
-again from the beginning, and the store is compared with the marks. On SIGTERM it finishes what it is at; the
-rest is pending. If the process dies anywhere in here, the next owner claims it.
+already dead. While a full batch is applied the next one is read. A group that is gone (Redis was emptied, or
+holds something else under a stream's name) is made again from the beginning, and the store is compared with
+the marks. On SIGTERM it finishes what it is at; the rest is pending. If the process dies in here, the
+next owner claims it.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,22 +19,36 @@ from app.consumer.dead_letters import SettingAside
 from app.consumer.effect import Delivery, Effect
 from app.consumer.leases import Holding
 from app.consumer.patience import Patience
-from app.contracts.streams import Envelope, shard_of
+from app.contracts.streams import Envelope
 from app.domain.errors import Unavailable
 from app.infra.postgres.leases import LeaseLostError
 from app.infra.redis.streams import BEGINNING, ConsumerGroup, Entry, GroupGoneError
+from app.infra.tasks import end
 from app.observability.logging import logger
 
-ENTRIES_MAX: Final = 200
+ENTRIES_MAX: Final = 400
 """Entries taken from a shard at once."""
+FULL: Final = 400
+"""Entries of all shards from which on there are likely more: these are read while the batch is applied."""
 BLOCK_S: Final = 2.0
 CLAIM_INTERVAL_S: Final = 5.0
 GATHER_S: Final = 0.1
 """The pause after a small batch, in which the next one gathers: every batch costs a commit."""
+SMALL: Final = 200
 
 _envelopes: Final = msgspec.json.Decoder(Envelope)
 
 log = logger("reader")
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Entries that were read together, and what they deliver, by subject."""
+
+    entries: Sequence[Entry]
+    deliveries: list[Delivery]
+
+
+_NOTHING: Final = Batch((), [])
 
 
 class Reader:
@@ -47,13 +62,11 @@ class Reader:
         holding: Holding,
         inbox: asyncio.Queue[Delivery],
         on_loss: Callable[[], None],
-        *,
-        shards: int,
     ) -> None:
         """Apply what `group` delivers, and what no stream tells of and is put into `inbox`, by `effect`.
 
-        Of `shards` shards, read those in `holding`. What fails goes to `aside`. `on_loss` is called when
-        Redis has lost its streams.
+        Read the shards in `holding`. What fails goes to `aside`. `on_loss` is called when Redis has lost its
+        streams.
         """
         self._group = group
         self._effect = effect
@@ -61,11 +74,11 @@ class Reader:
         self._holding = holding
         self._inbox = inbox
         self._on_loss = on_loss
-        self._shards = shards
         self._store = Patience("applying")
         self._tokens: dict[int, int] = {}
         self._to_claim: dict[int, bytes] = {}
         self._claim_at = 0.0
+        self._ahead: asyncio.Task[Batch] | None = None
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -76,25 +89,34 @@ class Reader:
     async def run(self) -> None:
         """Read and apply until `stop`."""
         redis = Patience("reading")
-        while not self._stopping.is_set():
+        try:
+            while not self._stopping.is_set():
+                await self._once(redis)
+        finally:
+            if self._ahead is not None:  # what it was given is pending
+                await end((self._ahead,), within_s=BLOCK_S)
+
+    async def _once(self, redis: Patience) -> None:
+        """One batch."""
+        self._look_at_shards()
+        try:
+            await self._work(self._from_inbox())
+            batch = await self._next()
+            redis.well()
             self._look_at_shards()
-            try:
-                await self._work(self._from_inbox())
-                entries = await self._next()
-                redis.well()
-                self._look_at_shards()
-                await self._work(self._deliveries(entries))
-            except GroupGoneError:
-                await self._create(redis)
-                continue
-            except Unavailable as error:
-                await self._pause(redis.delay_s(error))
-                continue
-            finally:
-                self._holding.is_busy = False
-                self._holding.batches += 1
-            if 0 < len(entries) < ENTRIES_MAX:
-                await self._pause(GATHER_S)
+            self._read_ahead(batch)
+            await self._work(self._ours(batch))
+        except GroupGoneError:
+            await self._create(redis)
+            return
+        except Unavailable as error:
+            await self._pause(redis.delay_s(error))
+            return
+        finally:
+            self._holding.is_busy = False
+            self._holding.batches += 1
+        if 0 < len(batch.entries) < SMALL:
+            await self._pause(GATHER_S)
 
     def _look_at_shards(self) -> None:
         """See which shards are owned now; those that are new, or were not looked at for long, are claimed."""
@@ -111,31 +133,43 @@ class Reader:
             new = set(held)
         self._to_claim |= dict.fromkeys(new, BEGINNING)
 
-    async def _next(self) -> list[Entry]:
-        """What is pending in shards that are looked at, else new entries; none when shards changed."""
+    async def _next(self) -> Batch:
+        """What was read ahead, or is pending where it is looked for, or is new; none when shards changed."""
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            batch = await ahead
+            if batch.entries:
+                return batch
         if self._to_claim:
             entries, self._to_claim = await self._group.claim(self._to_claim, idle_s=0, count=ENTRIES_MAX)
             if entries or self._to_claim:
-                return entries
+                return self._batch(entries)
         waiting = asyncio.create_task(self._holding.changed.wait())
-        reading = asyncio.create_task(self._read())
+        reading = asyncio.create_task(self._read(BLOCK_S))
         try:
             await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 return reading.result()
             # What is read in the very moment of cancelling is pending, and claimed later.
             self._claim_at = 0.0
-            return []
+            return _NOTHING
         finally:
             for task in (reading, waiting):
                 task.cancel()
             await asyncio.gather(reading, waiting, return_exceptions=True)
 
-    async def _read(self) -> list[Entry]:
+    async def _read(self, block_s: float) -> Batch:
         if self._tokens:
-            return await self._group.read(self._tokens, count=ENTRIES_MAX, block_s=BLOCK_S)
-        await asyncio.sleep(BLOCK_S)
-        return []
+            entries = await self._group.read(self._tokens, count=ENTRIES_MAX, block_s=block_s)
+            return self._batch(entries)
+        await asyncio.sleep(block_s)
+        return _NOTHING
+
+    def _read_ahead(self, batch: Batch) -> None:
+        """Have the next batch read while this one is applied: one, and not what is to be claimed at once."""
+        is_claim_due = self._to_claim or self._claim_at <= time.monotonic()
+        if self._ahead is None and len(batch.entries) >= FULL and not is_claim_due:
+            self._ahead = asyncio.create_task(self._read(0.0))
 
     def _from_inbox(self) -> list[Delivery]:
         """What does not come from the streams."""
@@ -144,13 +178,17 @@ class Reader:
             waiting.append(self._inbox.get_nowait())
         return waiting
 
-    def _deliveries(self, entries: Iterable[Entry]) -> list[Delivery]:
-        """Entries by subject; of shards that were lost meanwhile none."""
+    def _ours(self, batch: Batch) -> list[Delivery]:
+        """What of a batch is of shards that were not lost meanwhile."""
+        ours = [entry for entry in batch.entries if entry.shard in self._tokens]
+        return batch.deliveries if len(ours) == len(batch.entries) else self._batch(ours).deliveries
+
+    @staticmethod
+    def _batch(entries: Sequence[Entry]) -> Batch:
+        """Entries by subject."""
         deliveries: dict[str, Delivery] = {}
         nonsense = Delivery("")
         for entry in entries:
-            if entry.shard not in self._tokens:
-                continue
             try:
                 event = _envelopes.decode(entry.body)
             except msgspec.DecodeError as error:
@@ -159,9 +197,12 @@ class Reader:
                 log.error("not_an_event", entry=where, error=str(error))  # noqa: TRY400 - no trace is needed
                 nonsense.entries.append(entry)
                 continue
-            deliveries.setdefault(event.subject, Delivery(event.subject)).add(event, entry)
+            delivery = deliveries.get(event.subject)
+            if delivery is None:
+                delivery = deliveries[event.subject] = Delivery(event.subject)
+            delivery.add(event, entry)
         found = list(deliveries.values())
-        return [*found, nonsense] if nonsense.entries else found
+        return Batch(entries, [*found, nonsense] if nonsense.entries else found)
 
     async def _work(self, deliveries: list[Delivery]) -> None:
         """Apply and acknowledge, waiting for PostgreSQL as long as it takes, but not when told to stop."""
@@ -206,7 +247,7 @@ class Reader:
 
     def _leases_of(self, deliveries: Iterable[Delivery]) -> dict[int, int]:
         """The leases that a batch rests on: the shards that its entries came from."""
-        shards = {shard_of(d.subject, self._shards) for d in deliveries if d.entries}
+        shards = {entry.shard for delivery in deliveries for entry in delivery.entries}
         return {shard: self._tokens[shard] for shard in sorted(shards & self._tokens.keys())}
 
     async def _create(self, redis: Patience) -> None:

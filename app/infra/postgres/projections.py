@@ -57,6 +57,7 @@ class Behind(msgspec.Struct, frozen=True):
 Place = tuple[datetime, str]
 """A place on the way through the orders. Whoever walks keeps it; what it says is this module's business."""
 
+_NO_SPANS: Final[Mapping[str, tuple[int, int]]] = {}
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SPAN_S: Final = 120.0
 _OVERLAP_S: Final = 120.0
@@ -70,11 +71,16 @@ class Page(msgspec.Struct, frozen=True):
     is_last: bool
 
 
+class _MarkedMeanwhileError(Exception):
+    """Somebody else made a mark that was not there when the statement began."""
+
+
 class Effects:
     """One transaction of a group. Handlers write by `connection`, and it is committed with the marks.
 
-    `marks` are the locked subjects with how far the group has come with each; those in `held` wait behind a
-    dead letter. `orders` are the orders among them as they are now, in groups that ask for them.
+    `marks` are the locked subjects with how far the group had come with each; those of the subjects in
+    `moved` are at the end of their span by now. Those in `held` wait behind a dead letter. `orders` are the
+    orders among them as they are now, in groups that ask for them.
     """
 
     def __init__(self, connection: Connection, group: str, source: str, marks: Mapping[str, int]) -> None:
@@ -83,6 +89,7 @@ class Effects:
         self.group = group
         self.marks = marks
         self.held: frozenset[str] = frozenset()
+        self.moved: frozenset[str] = frozenset()
         self.orders: Mapping[str, Order] = {}
         self._source = source
 
@@ -125,22 +132,29 @@ class PostgresProjections:
 
     @asynccontextmanager
     async def effects(
-        self, group: str, subjects: Sequence[str], tokens: Mapping[int, int]
+        self,
+        group: str,
+        subjects: Sequence[str],
+        tokens: Mapping[int, int],
+        spans: Mapping[str, tuple[int, int]] = _NO_SPANS,
     ) -> AsyncIterator[Effects]:
         """One transaction with the marks of `subjects` locked; committed at the end.
 
-        `tokens` (shard → token) are the leases that it rests on. Raises LeaseLostError.
+        `tokens` (shard → token) are the leases that it rests on. `spans` are first and last of the events
+        that are at hand, without a gap: a mark directly before the first is set to the last at once.
+        Raises LeaseLostError.
         """
-        names = sorted(subjects)
-        async with self._database.transaction() as connection:
-            if tokens:
-                await guard(connection, group, tokens)
-            await connection.execute(SQL["make_marks"], group, names)
-            rows = await connection.fetch(SQL["lock_marks"], group, names)
-            marks = {row["subject"]: row["sequence"] for row in rows}
-            effects = Effects(connection, group, self._source, marks)
-            effects.held = frozenset(row["subject"] for row in rows if row["is_held"])
-            yield effects
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    if tokens:
+                        await guard(connection, group, tokens)
+                    effects = Effects(connection, group, self._source, {})
+                    await _take_marks(effects, sorted(subjects), spans)
+                    yield effects
+                return
+            except _MarkedMeanwhileError:
+                continue
 
     async def orders(self, ids: Sequence[str]) -> list[Order]:
         """Some orders as they are now."""
@@ -167,6 +181,18 @@ class PostgresProjections:
     async def open_orders(self) -> int:
         """How many orders are not final."""
         return int((await self._database.fetch(SQL["open_orders"]))[0]["count"])
+
+
+async def _take_marks(effects: Effects, names: Sequence[str], spans: Mapping[str, tuple[int, int]]) -> None:
+    """Lock the marks, and move on those that can be."""
+    nothing = (0, 0)
+    columns = zip(*[spans.get(name, nothing) for name in names], strict=True) if names else ((), ())
+    rows = await effects.connection.fetch(SQL["take_marks"], effects.group, names, *columns)
+    if len(rows) < len(names):
+        raise _MarkedMeanwhileError
+    effects.marks = {row["subject"]: row["sequence"] for row in rows}
+    effects.held = frozenset(row["subject"] for row in rows if row["is_held"])
+    effects.moved = frozenset(row["subject"] for row in rows if row["is_moved"])
 
 
 async def _behind_by_id(

@@ -1,11 +1,24 @@
--- make_marks: a mark for every subject that has none, in one order by everybody
-INSERT INTO marks (consumer_group, subject, sequence)
-SELECT $1, s, 0 FROM unnest($2::text[]) AS s ORDER BY s
-ON CONFLICT DO NOTHING;
-
--- lock_marks: how far the group has come with these subjects, locked in one order by everybody
-SELECT subject, sequence, is_held FROM marks
-WHERE consumer_group = $1 AND subject = ANY ($2::text[]) ORDER BY subject FOR NO KEY UPDATE;
+-- take_marks: how far the group has come with these subjects, locked in one order by everybody and made where there
+-- are none. Whose next events are at hand, from `first` to `last`, is moved on at once. Subjects that are missing in
+-- what is returned got their mark from somebody else in this moment: do it again
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($2::text[], $3::int[], $4::int[]) AS a (subject, first, last)
+), locked AS MATERIALIZED (
+    SELECT subject, sequence, is_held FROM marks
+    WHERE consumer_group = $1 AND subject = ANY ($2) ORDER BY subject FOR NO KEY UPDATE
+), made AS (
+    INSERT INTO marks (consumer_group, subject, sequence)
+    SELECT $1, subject, CASE first WHEN 1 THEN last ELSE 0 END FROM asked
+    WHERE subject NOT IN (SELECT subject FROM locked) ORDER BY subject
+    ON CONFLICT DO NOTHING RETURNING subject, sequence
+), moved AS (
+    UPDATE marks m SET sequence = a.last FROM locked l JOIN asked a USING (subject)
+    WHERE m.consumer_group = $1 AND m.subject = l.subject AND l.sequence = a.first - 1 AND NOT l.is_held
+    RETURNING m.subject
+)
+SELECT l.subject, l.sequence, l.is_held, m.subject IS NOT NULL AS is_moved
+FROM locked l LEFT JOIN moved m USING (subject)
+UNION ALL SELECT subject, 0, false, sequence > 0 FROM made;
 
 -- set_marks: the group has come this far
 UPDATE marks SET sequence = m.sequence
