@@ -12,7 +12,7 @@ from typing import Final
 
 from app.consumer.effect import Delivery
 from app.consumer.patience import Patience
-from app.infra.postgres.projections import PostgresProjections
+from app.infra.postgres.projections import Place, PostgresProjections
 from app.observability.logging import logger
 
 INTERVAL_S: Final = 30.0
@@ -53,13 +53,11 @@ class Reconciler:
                 self._lost.clear()
                 self._after = _BEGINNING
                 await asyncio.sleep(QUIET_S + SETTLE_S)
-            started = datetime.now(UTC)
             orders, products = await self._look(), await self._look_at_products()
             patience.well()
             if orders or products:
                 found = {"orders": orders, "products": products}
                 log.info("applying_what_no_stream_told", group=self._group, **found)
-            self._after = (started - OVERLAP, "")
             await self._pause(INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
     async def _look(self) -> int:
@@ -71,10 +69,10 @@ class Reconciler:
             for order in page.behind:
                 await self._inbox.put(Delivery(order.subject, order.version))
             found += len(page.behind)
+            after = page.next
+            self._after = _before(after)
             if page.is_last:
                 return found
-            after = page.next
-            self._after = min(after, (datetime.now(UTC) - OVERLAP, ""))
             await asyncio.sleep(PAGE_PAUSE_S)
 
     async def _look_at_products(self) -> int:
@@ -99,3 +97,9 @@ class Reconciler:
                 await self._lost.wait()
         except TimeoutError:
             return
+
+
+def _before(place: Place) -> Place:
+    """Where to go on another time: on the way through all orders here, on that through changes earlier."""
+    at, _ = place
+    return place if at == _BEGINNING[0] else (at - OVERLAP, "")

@@ -49,17 +49,19 @@ class StreamUpkeep:
         self._expected = set(groups)
 
     async def trim(self, *, keep_s: float) -> int:
-        """Drop what every group has acknowledged and what is older than `keep_s`; how many entries went."""
+        """Drop what every group has acknowledged and what is older than `keep_s`; how many entries went.
+
+        Entries of a time to come (the server's clock was ahead) have no age: of those no window is kept.
+        """
         seconds, _ = await self._ask("TIME")
-        oldest_kept = (int(seconds) * 1000 - int(keep_s * 1000), 0)
+        now, keep = int(seconds) * 1000, int(keep_s * 1000)
         dropped = 0
         for name in self._streams:
             groups = await self._groups(name)
             if not groups or not self._expected <= {group.name for group in groups}:
                 continue  # a group that is missing has acknowledged nothing
-            floor = min(
-                oldest_kept, *(group.oldest_pending or _after(group.last_delivered) for group in groups)
-            )
+            seen = min(group.oldest_pending or _after(group.last_delivered) for group in groups)
+            floor = seen if seen[0] > now + abs(keep) else min(seen, (now - keep, 0))
             for _ in range(TRIM_ROUNDS_MAX):
                 gone = await self._ask("XTRIM", name, "MINID", "~", f"{floor[0]}-{floor[1]}")
                 dropped += gone

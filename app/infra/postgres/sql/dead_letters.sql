@@ -9,15 +9,15 @@ SELECT $1, $2, $3, coalesce((SELECT type FROM events WHERE subject = $2 AND sequ
 ON CONFLICT DO NOTHING;
 
 -- due: letters to be tried (or left out) now, claimed for some seconds. Of those that nobody knew the type of,
--- those whose type is known here
+-- those whose type is known here. (What is to wait for more than a minute was put off before the clock was set back.)
 UPDATE dead_letters SET next_at = now() + make_interval(secs => $3),
     state = CASE state WHEN 'open' THEN 'retrying' ELSE state END,
     attempts = CASE state WHEN 'open' THEN 0 ELSE attempts END
 WHERE id IN (
     SELECT id FROM dead_letters
     WHERE consumer_group = $1 AND (
-        (state = 'retrying' AND next_at <= now() AND (kind = 'failed' OR type = ANY ($2::text[])))
-        OR (state = 'discarding' AND next_at <= now())
+        (state = 'retrying' AND (next_at <= now() OR next_at > now() + interval '1 minute') AND (kind = 'failed' OR type = ANY ($2::text[])))
+        OR (state = 'discarding' AND (next_at <= now() OR next_at > now() + interval '1 minute'))
         OR (state = 'open' AND kind = 'unknown' AND type = ANY ($2::text[])))
     ORDER BY next_at, id LIMIT $4 FOR UPDATE SKIP LOCKED)
 RETURNING id, consumer_group, subject, sequence, type, kind, state, error, stack, attempts, first_at, last_at;

@@ -3,9 +3,11 @@ INSERT INTO consumer_members (consumer_group, member, expires_at)
 SELECT g, $2, clock_timestamp() + make_interval(secs => $3) FROM unnest($1::text[]) AS g ORDER BY g
 ON CONFLICT (consumer_group, member) DO UPDATE SET expires_at = excluded.expires_at;
 
--- members: who lives in some groups, for how many seconds still
+-- members: who lives in some groups, for how many seconds still. (Who seems to live for much longer than anybody
+-- may died before the clock was set back.)
 SELECT consumer_group, member, extract(epoch FROM expires_at - clock_timestamp())::float8 AS lives_s
-FROM consumer_members WHERE consumer_group = ANY ($1::text[]) AND expires_at > clock_timestamp();
+FROM consumer_members WHERE consumer_group = ANY ($1::text[]) AND expires_at > clock_timestamp()
+    AND expires_at < clock_timestamp() + interval '1 minute';
 
 -- make: the shards of some groups, where there are none yet
 INSERT INTO shard_leases (consumer_group, shard)
@@ -22,7 +24,8 @@ WHERE consumer_group = $1 AND shard IN (
     SELECT shard FROM shard_leases l
     WHERE consumer_group = $1 AND shard < $3 AND NOT EXISTS (
         SELECT FROM consumer_members m WHERE m.consumer_group = $1 AND m.member = l.owner
-            AND m.expires_at > clock_timestamp())
+            AND m.expires_at > clock_timestamp()
+            AND m.expires_at < clock_timestamp() + interval '1 minute')
     ORDER BY shard LIMIT $4 FOR UPDATE SKIP LOCKED)
 RETURNING shard, token;
 
@@ -34,7 +37,8 @@ WHERE consumer_group = $1 AND owner = $2 AND shard = ANY ($3::int[]);
 UPDATE shard_leases SET owner = NULL, token = token + 1 WHERE owner = $1;
 
 -- forget: this member, and those that died long ago
-DELETE FROM consumer_members WHERE member = $1 OR expires_at < clock_timestamp() - interval '1 minute';
+DELETE FROM consumer_members WHERE member = $1 OR expires_at < clock_timestamp() - interval '1 minute'
+    OR expires_at > clock_timestamp() + interval '1 minute';
 
 -- guard: how many of some leases are still held; nobody takes them over until the transaction ends, and a
 -- process that stands still in the middle of it is given up
