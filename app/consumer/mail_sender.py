@@ -16,7 +16,6 @@ from typing import Final
 from app.consumer.notifications import KINDS
 from app.consumer.patience import Patience
 from app.consumer.projections import Applied
-from app.infra.mail.letters import Letters, UnwritableError
 from app.infra.mail.smtp import (
     SEND_DEADLINE_S,
     MailRefused,
@@ -25,6 +24,7 @@ from app.infra.mail.smtp import (
     SmtpServer,
     connected,
 )
+from app.infra.mail.writing import MailWriter, UnwritableError
 from app.infra.postgres.mails import Mail, PostgresMails
 from app.observability import metrics
 from app.observability.logging import logger
@@ -60,11 +60,11 @@ def pause_s(attempts: int) -> float:
 class MailSender:
     """Sends from one address by one server."""
 
-    def __init__(self, mails: PostgresMails, server: SmtpServer, letters: Letters) -> None:
-        """Send what is in `mails` as `letters` has it, by `server`."""
+    def __init__(self, mails: PostgresMails, server: SmtpServer, writer: MailWriter) -> None:
+        """Send what is in `mails` as `writer` writes it, by `server`."""
         self._mails = mails
         self._server = server
-        self._letters = letters
+        self._writer = writer
         self._written = asyncio.Event()
         self._away = Patience("smtp", longest_s=AWAY_LONGEST_S)
 
@@ -86,7 +86,7 @@ class MailSender:
                 await self._pause()
                 continue
             try:
-                async with connected(self._server, self._letters.address) as connection:
+                async with connected(self._server, self._writer.address) as connection:
                     self._away.well()
                     await self._send_all(connection)
             except SmtpAway as error:
@@ -141,7 +141,7 @@ class MailSender:
 
     async def _send(self, connection: SmtpConnection, mail: Mail) -> None:
         try:
-            message = self._letters.write(mail)
+            message = self._writer.write(mail)
             await connection.send(message)
         except MailRefused as error:
             await self._refused(mail, str(error), is_final=error.is_final, code=error.code)
@@ -175,4 +175,4 @@ def mail_sender(mails: PostgresMails, smtp_url: str | None, sender: str) -> Mail
     if smtp_url is None:
         log.info("mail_is_off", why="SMTP_URL is not set: customers are not told of their orders")
         return None
-    return MailSender(mails, SmtpServer.parse(smtp_url), Letters(sender))
+    return MailSender(mails, SmtpServer.parse(smtp_url), MailWriter(sender))

@@ -36,11 +36,12 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """An answer; the body is JSON."""
+    """An answer."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
 
 
 class Cut(enum.Enum):
@@ -193,7 +194,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         head = [
-            ("content-type", "application/json"),
+            ("content-type", reply.content_type),
             ("content-length", str(len(reply.body))),
             *reply.headers,
         ]

@@ -1,7 +1,7 @@
-"""`holdfast sandbox`: the payment provider and the carrier of development, one process, one file.
+"""`holdfast sandbox`: the payment provider, carrier and mail server of development, one process, one file.
 
-Owns the process: options, the listening socket, the order of start and stop. What the providers speak and
-promise is in `payments.py`, `shipments.py` and `webhooks.py`; how to make them misbehave in
+Owns the process: options, the listening sockets, the order of start and stop. What the providers speak and
+promise is in `payments.py`, `shipments.py`, `webhooks.py` and `mails.py`; how to make them misbehave in
 docs/SANDBOX.md. SIGTERM and SIGINT: stop listening, answer what is being worked on, stop the deliveries,
 close the file; exit 0. If the process dies here, whatever was answered is in the file, and the next process
 goes on from it.
@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 
-from app.dev.sandbox import books, idempotency, payments, shipments, webhooks
+from app.dev.sandbox import books, idempotency, mails, payments, shipments, webhooks
 from app.dev.sandbox.control import Control, Delays
 from app.dev.sandbox.http import Connections, Reply, Request, Response
 from app.dev.sandbox.store import Store, StoreUnusable
@@ -35,6 +35,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="holdfast sandbox", description="Payment provider and carrier for development.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--smtp-port", type=int, help="take mails here; without it none are taken")
     parser.add_argument(
         "--data", type=Path, default=Path(".holdfast/sandbox.sqlite3"), help="the file of both"
     )
@@ -65,7 +66,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
 
 
 class Sandbox:
-    """Both providers on one store; the handler of every request."""
+    """All providers on one store; the handler of every request."""
 
     def __init__(self, store: Store, control: Control, receiver: Outbound | None, secret: bytes) -> None:
         self._store = store
@@ -73,6 +74,7 @@ class Sandbox:
         self._webhooks = webhooks.Webhooks(store, control, receiver, secret)
         self._carrier = shipments.CarrierApi(store, control, self._webhooks)
         self._payments = payments.PaymentsApi(store, control)
+        self.mails = mails.Mails(store)
         self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -94,6 +96,8 @@ class Sandbox:
             return await self._payments.handle(request)
         if request.path.startswith(shipments.PREFIX):
             return await self._carrier.handle(request)
+        if request.path.startswith(mails.PREFIX):
+            return await self.mails.handle(request)
         if request.path == "/livez":
             return Response(200, b'{"status":"ok"}')
         if request.path.startswith("/control"):
@@ -132,12 +136,14 @@ async def serve(options: argparse.Namespace, store: Store, receiver: Outbound | 
     control = Control(Delays(pickup_ms=options.pickup_ms, delivery_ms=options.delivery_ms))
     sandbox = Sandbox(store, control, receiver, secret)
     connections = Connections(sandbox.handle)
+    port = options.smtp_port
     try:
+        if options.smtp_port is not None:
+            await sandbox.mails.listen(options.host, options.smtp_port)
+        port = options.port
         server = await loop.create_server(connections, options.host, options.port, backlog=512)
     except OSError as error:
-        sys.stderr.write(
-            f"holdfast sandbox: cannot listen on {options.host}:{options.port}: {error.strerror}\n"
-        )
+        sys.stderr.write(f"holdfast sandbox: cannot listen on {options.host}:{port}: {error.strerror}\n")
         return EXIT_FAILED
     await sandbox.start()
     port = server.sockets[0].getsockname()[1]
@@ -145,6 +151,7 @@ async def serve(options: argparse.Namespace, store: Store, receiver: Outbound | 
     sys.stdout.flush()
     await asked_to_stop.wait()
     server.close()
+    sandbox.mails.close()
     await connections.drain(DRAIN_TIMEOUT_S)
     await sandbox.stop()
     return 0

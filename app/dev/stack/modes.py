@@ -64,6 +64,11 @@ class Plan:
         """Where the payment provider and the carrier of development are."""
         return f"http://{probes.HOST}:{self.ports['sandbox']}"
 
+    @property
+    def smtp_url(self) -> str:
+        """Where mails go in development: to the sandbox, which delivers to nobody."""
+        return f"smtp://{probes.HOST}:{self.ports['smtp']}"
+
     def tag(self, name: str) -> dict[str, str]:
         """What marks a process as one of this run."""
         return tag(name, self.run, self.folder.path)
@@ -85,13 +90,15 @@ class Plan:
             "STRIPE_API_BASE": self.sandbox_url,
             "CARRIER_URL": self.sandbox_url,
             "CARRIER_WEBHOOK_SECRET": self.secrets.carrier_webhook_secret,
+            "SMTP_URL": self.smtp_url,
         }
 
     def sandbox(self) -> Spec:
         """The sandbox providers."""
         port = self.ports["sandbox"]
         place = self.folder.place("sandbox")
-        arguments = ("--port", str(port), "--data", str(place / "sandbox.sqlite3"))
+        ports = ("--port", str(port), "--smtp-port", str(self.ports["smtp"]))
+        arguments = (*ports, "--data", str(place / "sandbox.sqlite3"))
         return Spec(
             name="sandbox",
             argv=(*_PROGRAM, "sandbox", *arguments, "--webhook-url", self.gateway_url + CARRIER_EVENTS),

@@ -21,6 +21,7 @@ USUAL = {
     "temporal_http": 7243,
     "temporal_ui": 8233,
     "sandbox": 8090,
+    "smtp": 1025,
     "gateway": 8080,
     "worker": 8081,
     "consumer": 8082,

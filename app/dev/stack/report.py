@@ -20,6 +20,7 @@ def summary(document: dict[str, Any], headline: str) -> str:
         ("PostgreSQL", document["postgres"]["dsn"], ""),
         ("Redis", document["redis"]["url"], ""),
         ("Sandbox", document["sandbox"]["url"], "payments and carrier"),
+        ("Mails", document["mails"]["url"], "what customers were told"),
         ("API key", document["api_key"], ""),
     ]
     lines = [headline, ""]
@@ -38,6 +39,14 @@ def first_order(document: dict[str, Any]) -> str:
         "currency": "USD",
         "lines": [{"sku": FIRST_SKU, "quantity": 2}],
         "payment_method": "pm_card_visa",
+        "shipping_address": {
+            "name": "Ada",
+            "line1": "12 Main St",
+            "city": "London",
+            "postal_code": "SW1Y 4LB",
+            "country": "GB",
+            "email": "ada@example.com",
+        },
     }
     return "\n".join(
         [

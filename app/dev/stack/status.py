@@ -20,10 +20,10 @@ _PROBE_TIMEOUT_S = 1.2
 
 
 async def snapshot(folder: DataFolder) -> dict[str, Any]:
-    """The stack in this folder as the contract describes it, with two extensions.
+    """The stack in this folder as the contract describes it, with three extensions.
 
-    `missing` names what is dead or does not answer (`supervisor` too); `not_ready` the modes that live and
-    wait, each with what it waits for.
+    `mails` tells where customers' mails can be read; `missing` what is dead or does not answer (`supervisor`
+    too); `not_ready` the modes that live and wait, each with what it waits for.
     """
     written = state.load(folder.state_file)
     if written is None or not written.supervised:
@@ -104,6 +104,7 @@ def document(folder: DataFolder, found: str, pids: dict[str, int] | None = None)
             "pid": pids.get("temporal"),
         },
         "sandbox": {"url": address("sandbox", "http://"), "pid": pids.get("sandbox")},
+        "mails": {"url": f"{address('sandbox', 'http://')}/mails" if "smtp" in known else None},
         "missing": [],
         "not_ready": {},
     }

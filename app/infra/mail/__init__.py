@@ -1,1 +1,1 @@
-"""Mail to customers: how it is written (letters.py, templates/) and how it leaves (smtp.py)."""
+"""Mail to customers: how it is written (writing.py, templates/) and how it leaves (smtp.py)."""

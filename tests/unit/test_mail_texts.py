@@ -1,4 +1,4 @@
-"""What customers read: every kind of letter, whatever is in the order."""
+"""What customers read: every kind of mail, whatever is in the order."""
 
 import re
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from app.domain.events import Line, Reason
 from app.domain.fulfilment import Fulfilment, FulfilmentLine
 from app.domain.order import Order, Status
 from app.domain.payment import Payment, PaymentStatus
-from app.infra.mail.letters import KINDS, Letters, UnwritableError
+from app.infra.mail.writing import KINDS, MailWriter, UnwritableError
 from app.infra.postgres.mails import Mail
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -37,9 +37,9 @@ ORDER = Order(
 NAMES = {"tea": "Earl Grey <b>& more</b>"}
 
 
-def letter(kind: str, order: Order = ORDER, to: str | None = "ada@example.com") -> EmailMessage:
-    """A letter about an order."""
-    return Letters("Tea & Söhne <orders@shop.example>").write(Mail(kind, 1, AT, to, order, NAMES))
+def mail_of(kind: str, order: Order = ORDER, to: str | None = "ada@example.com") -> EmailMessage:
+    """A mail about an order."""
+    return MailWriter("Tea & Söhne <orders@shop.example>").write(Mail(kind, 1, AT, to, order, NAMES))
 
 
 def text(message: EmailMessage) -> str:
@@ -52,15 +52,15 @@ def page(message: EmailMessage) -> str:
     return message.get_body(("html",)).get_content()
 
 
-def test_there_is_a_letter_for_whatever_is_told():
+def test_there_is_a_mail_for_whatever_is_told():
     """Templates and events agree."""
     assert set(TOLD.values()) == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_letter_is_whole_and_names_nobody(kind: str):
+def test_a_mail_is_whole_and_names_nobody(kind: str):
     """Subject, text and page, by whom and to whom; no word of the customer, the card or our own ids."""
-    message = letter(kind, replace(ORDER, reason=Reason("given_up", "canary")))
+    message = mail_of(kind, replace(ORDER, reason=Reason("given_up", "canary")))
     assert message["Message-ID"] == f"<ord_01kx.{kind}@shop.example>"
     assert message["To"] == "ada@example.com"
     assert message["From"].addresses[0].display_name == "Tea & Söhne"
@@ -76,9 +76,9 @@ def test_a_letter_is_whole_and_names_nobody(kind: str):
     assert bytes(message) == bytes(message).decode("ascii").encode(), "any server takes it"
 
 
-def test_a_letter_written_again_is_the_same():
+def test_a_mail_written_again_is_the_same():
     """But for the boundaries of its parts: so a second copy is known as one."""
-    first, second = letter("completed"), letter("completed")
+    first, second = mail_of("completed"), mail_of("completed")
     assert first["Message-ID"] == second["Message-ID"]
     assert first["Date"] == second["Date"] == "Sun, 01 Mar 2026 12:00:00 +0000"
     assert (text(first), page(first)) == (text(second), page(second))
@@ -86,32 +86,32 @@ def test_a_letter_written_again_is_the_same():
 
 def test_what_was_ordered_is_told_with_its_price():
     """By name; by SKU where a product has none any more."""
-    said = text(letter("accepted"))
+    said = text(mail_of("accepted"))
     assert "2 × Earl Grey <b>& more</b>: 29.34 USD" in said
     assert "1 × cup: 0.05 USD" in said
     assert "Total: 29.39 USD" in said
-    assert "2 × Earl Grey &lt;b&gt;&amp; more&lt;/b&gt;" in page(letter("accepted"))
+    assert "2 × Earl Grey &lt;b&gt;&amp; more&lt;/b&gt;" in page(mail_of("accepted"))
 
 
 def test_money_has_the_decimals_of_its_currency():
     """Yen have none."""
-    assert "Total: 2939 JPY" in text(letter("confirmed", replace(ORDER, currency="JPY")))
+    assert "Total: 2939 JPY" in text(mail_of("confirmed", replace(ORDER, currency="JPY")))
 
 
 def test_a_free_order_speaks_of_no_payment():
     """Nobody is asked for money, so nobody is told of it."""
     free = replace(ORDER, total=0, payment=Payment(PaymentStatus.NOT_REQUIRED))
     for kind in ("accepted", "confirmed", "completed"):
-        assert not re.search("bank|charged|payment", text(letter(kind, free)))
+        assert not re.search("bank|charged|payment", text(mail_of(kind, free)))
 
 
 def test_parcels_are_told_with_their_tracking_numbers():
     """And with what is in each."""
-    for body in (text(letter("dispatched")), page(letter("dispatched"))):
+    for body in (text(mail_of("dispatched")), page(mail_of("dispatched"))):
         assert "2 parcels" in body
         assert body.index("SBX1") < body.index("Earl Grey") < body.index("SBX2") < body.index("cup")
     one = replace(ORDER, fulfilments=ORDER.fulfilments[:1])
-    assert "Your parcel has been given to the carrier" in text(letter("dispatched", one))
+    assert "Your parcel has been given to the carrier" in text(mail_of("dispatched", one))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_parcels_are_told_with_their_tracking_numbers():
 )
 def test_a_rejection_is_told_in_plain_words(reason: Reason | None, said: str):
     """Never in codes, nor why the bank suspects what."""
-    message = letter("rejected", replace(ORDER, reason=reason, payment=Payment(PaymentStatus.VOIDED)))
+    message = mail_of("rejected", replace(ORDER, reason=reason, payment=Payment(PaymentStatus.VOIDED)))
     for body in (text(message), page(message)):
         assert said in body
         assert "stolen" not in body
@@ -137,10 +137,10 @@ def test_a_rejection_is_told_in_plain_words(reason: Reason | None, said: str):
 
 
 def test_money_that_came_back_is_told():
-    """A charge that was undone is in the letter that ends the order."""
+    """A charge that was undone is in the mail that ends the order."""
     refunded = replace(ORDER, payment=Payment(PaymentStatus.REFUNDED, captured=2939, refunded=2939))
     for kind in ("cancelled", "rejected"):
-        assert "29.39 USD went back to you" in text(letter(kind, refunded))
+        assert "29.39 USD went back to you" in text(mail_of(kind, refunded))
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_money_that_came_back_is_told():
 def test_nothing_is_written_to_what_is_no_address(to: str | None):
     """Whatever was put into the database: one address, no second header."""
     with pytest.raises(UnwritableError):
-        letter("accepted", to=to)
+        mail_of("accepted", to=to)
 
 
 def test_names_of_products_stay_in_the_text():
     """A line end in one of them makes no header, and a page runs nothing."""
     nasty = "Tea\r\nBcc: eve@x.example\r\n\r\n<script>alert(1)</script>{{ 7 * 7 }}"
-    mail = Mail("accepted", 1, AT, "ada@example.com", ORDER, {"tea": nasty})
-    message = Letters("orders@shop.example").write(mail)
+    about = Mail("accepted", 1, AT, "ada@example.com", ORDER, {"tea": nasty})
+    message = MailWriter("orders@shop.example").write(about)
     assert message["Bcc"] is None
     assert message.get_all("To") == ["ada@example.com"]
     assert "<script>" not in page(message)

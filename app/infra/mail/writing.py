@@ -1,6 +1,6 @@
-"""Letters: what an order's customer reads, a pair of templates for each kind (`templates/`: text and HTML).
+"""What an order's customer reads: a pair of templates for each kind of mail (`templates/`: text and HTML).
 
-The first line of the text is the subject. A letter says no more of a person than its address: no name, no
+The first line of the text is the subject. A mail says no more of a person than its address: no name, no
 place. The same mail is written again with the same Message-ID and date, so that a second copy is known as
 one. Pure: nothing is sent or kept here.
 """
@@ -54,7 +54,7 @@ class UnwritableError(Exception):
     """There is nobody to write to, or not at an address that a mail can have."""
 
 
-class Letters:
+class MailWriter:
     """Writes as one sender."""
 
     def __init__(self, sender: str) -> None:
