@@ -12,7 +12,14 @@ import msgspec
 
 from app.consumer.notifications import tell_customer
 from app.consumer.projections import Applied, observe
-from app.contracts.streams import GROUP_ANALYTICS, GROUP_NOTIFICATIONS, GROUP_PROJECTIONS, Envelope
+from app.consumer.webhooks import write_deliveries
+from app.contracts.streams import (
+    GROUP_ANALYTICS,
+    GROUP_NOTIFICATIONS,
+    GROUP_PROJECTIONS,
+    GROUP_WEBHOOKS,
+    Envelope,
+)
 from app.domain import events as e
 from app.infra.postgres.projections import Effects
 from app.projections.customers import add_to_customers
@@ -101,6 +108,32 @@ NOTIFICATIONS: Final[Table] = {
 }
 """What a customer is told by mail. (Live, everybody is told of everything: `hf:<environment>:live`.)"""
 
+WEBHOOKS: Final[Table] = {
+    e.OrderAccepted: (write_deliveries,),
+    e.OrderConfirmed: (write_deliveries,),
+    e.OrderDispatched: (write_deliveries,),
+    e.OrderCompleted: (write_deliveries,),
+    e.OrderRejected: (write_deliveries,),
+    e.OrderCancelling: (write_deliveries,),
+    e.OrderCancelled: (write_deliveries,),
+    e.OrderRepriced: (write_deliveries,),
+    e.InventoryReserved: (write_deliveries,),
+    e.InventoryReleased: (write_deliveries,),
+    e.InventoryShipped: (write_deliveries,),
+    e.PaymentAuthorized: (write_deliveries,),
+    e.PaymentCaptured: (write_deliveries,),
+    e.PaymentVoided: (write_deliveries,),
+    e.PaymentRefunded: (write_deliveries,),
+    e.PaymentDeclined: (write_deliveries,),
+    e.ShipmentBooked: (write_deliveries,),
+    e.ShipmentDispatched: (write_deliveries,),
+    e.ShipmentDelivered: (write_deliveries,),
+    e.ShipmentCancelled: (write_deliveries,),
+    e.InventoryAdjusted: (write_deliveries,),
+    e.PriceChanged: (write_deliveries,),
+}
+"""Everything, to whoever wants it: an endpoint names the types that it does."""
+
 
 class Group(msgspec.Struct, frozen=True):
     """A consumer group: its handlers by the event's public type, and what it does after each commit.
@@ -120,7 +153,9 @@ def group(name: str, table: Table, *afterwards: Afterwards, needs_orders: bool =
     return Group(name, handlers, afterwards, needs_orders)
 
 
-def groups(write_documents: Afterwards, send_mails: Afterwards | None = None) -> tuple[Group, ...]:
+def groups(
+    write_documents: Afterwards, send_mails: Afterwards | None = None, *send_webhooks: Afterwards
+) -> tuple[Group, ...]:
     """Every group that a consumer reads for. Without `send_mails` nobody is told anything by mail."""
     notified = group(GROUP_NOTIFICATIONS, dict.fromkeys(NOTIFICATIONS, ()))
     if send_mails is not None:
@@ -129,4 +164,5 @@ def groups(write_documents: Afterwards, send_mails: Afterwards | None = None) ->
         group(GROUP_PROJECTIONS, PROJECTIONS, observe, write_documents, needs_orders=True),
         group(GROUP_ANALYTICS, ANALYTICS),
         notified,
+        group(GROUP_WEBHOOKS, WEBHOOKS, *send_webhooks),
     )

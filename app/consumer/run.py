@@ -31,6 +31,7 @@ from app.consumer.projections import write_documents
 from app.consumer.reader import Reader
 from app.consumer.relay import Relay
 from app.consumer.seals import seal_days
+from app.consumer.webhooks import hint_deliveries, keep_webhooks
 from app.contracts import streams
 from app.domain.errors import Unavailable
 from app.garbage import settle
@@ -43,6 +44,8 @@ from app.infra.postgres.partitions import PostgresPartitions
 from app.infra.postgres.pool import Database
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.postgres.seals import PostgresSeals
+from app.infra.postgres.webhook_deliveries import WebhookDeliveries
+from app.infra.postgres.webhook_endpoints import WebhookEndpoints
 from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
@@ -95,7 +98,9 @@ async def _run(settings: Settings) -> int:
         store, letters = PostgresProjections(database, source), DeadLetters(database)
         sender = mail_sender(PostgresMails(database), settings.smtp_url, settings.mail_from)
         documents = write_documents(Documents(redis, settings.environment))
-        known = groups(documents, sender.wake if sender else None)
+        hints = Hints(redis)
+        jobs = partial(hints.publish, streams.hint_workflow_outbox(settings.environment))
+        known = groups(documents, sender.wake if sender else None, hint_deliveries(jobs))
         names = [group.name for group in known]
         beating = Database(settings.database_url, size=1, name="consumer-leases")  # waits behind nothing
         stack.push_async_callback((await beating.open()).close)
@@ -105,7 +110,7 @@ async def _run(settings: Settings) -> int:
         relay = Relay(
             lambda: open_outbox(settings.database_url, source),
             EventStreams(redis, shards),
-            Hints(redis).listen(streams.hint_event_outbox(settings.environment)),
+            hints.listen(streams.hint_event_outbox(settings.environment)),
             partial(upkeep.forget_answers, Intake(database)),
             partial(seal_days, PostgresSeals(database)),
             partial(make_partitions, PostgresPartitions(database)),
@@ -117,6 +122,9 @@ async def _run(settings: Settings) -> int:
             "streams": partial(upkeep.keep_streams, keeper, {part.name: part.streams for part in reading}),
             "open_orders": partial(upkeep.count_open_orders, store),
             "letters": partial(upkeep.count_dead_letters, letters, names),
+            "webhooks": partial(
+                keep_webhooks, WebhookEndpoints(database), WebhookDeliveries(database, source)
+            ),
         }
         for group in (*reading, sender):
             lasting |= group.lasting if group else {}

@@ -13,6 +13,7 @@ import msgspec
 GROUP_PROJECTIONS: Final = "projections"
 GROUP_ANALYTICS: Final = "analytics"
 GROUP_NOTIFICATIONS: Final = "notifications"
+GROUP_WEBHOOKS: Final = "webhooks"
 CONSUMER: Final = b"owner"
 """The one name under which whoever owns a shard reads it: the next owner finds what the last left pending."""
 FIELD: Final = b"e"

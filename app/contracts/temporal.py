@@ -37,6 +37,7 @@ CANCEL_ORDER: Final = "cancel_order"
 CLOSE_ORDER: Final = "close_order"
 SET_WAITING: Final = "set_waiting"
 ALERT_OPERATOR: Final = "alert_operator"
+SEND_WEBHOOK: Final = "send_webhook"
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -65,6 +66,11 @@ ATTRIBUTES: Final = ("OrderId", "CustomerId", "OrderStatus", "WaitingOn", "Corre
 def workflow_id(order_id: str) -> str:
     """The one workflow of an order."""
     return f"order/{order_id}"
+
+
+def webhook_workflow_id(delivery_id: str, round_: int) -> str:
+    """The workflow of a delivery; each time that somebody has it sent again has one of its own."""
+    return f"webhook/{delivery_id}" + (f"/{round_}" if round_ > 1 else "")
 
 
 def replay_workflow_id(replay_id: str) -> str:
@@ -148,3 +154,37 @@ class ReplayProgress(msgspec.Struct, frozen=True):
     total: int
     changes: int
     applied: int
+
+
+class WebhookDelivery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a delivery's workflow is started with.
+
+    `waits_s` are the seconds between attempts where they are not the usual ones; `failures` and `began` (Unix
+    seconds) are what the workflow had come to when it continued as new.
+    """
+
+    delivery_id: str
+    round: int
+    waits_s: tuple[float, ...] | None = None
+    failures: int = 0
+    began: float | None = None
+
+
+class WebhookAttempt(msgspec.Struct, frozen=True):
+    """Ask for an attempt. When it fails there is another one in `wait_s` seconds, or none (None).
+
+    `may_wait`: whether there is time to leave the endpoint alone first.
+    """
+
+    delivery_id: str
+    round: int
+    wait_s: float | None
+    may_wait: bool
+
+
+class WebhookOutcome(msgspec.Struct, frozen=True):
+    """What became of it: the delivery's state (or `superseded` by a later round), when it is due again."""
+
+    state: str
+    was_sent: bool
+    again_in_s: float

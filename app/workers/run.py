@@ -6,6 +6,7 @@ under way, hand back the rest. Killed instead: every step is idempotent and is t
 
 import asyncio
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Final
@@ -23,25 +24,36 @@ from app.infra.carriers.http import HttpCarrier
 from app.infra.payments.stripe import StripePayments
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
+from app.infra.postgres.webhook_deliveries import WebhookDeliveries
 from app.infra.postgres.workflow_jobs import WorkflowJobs
 from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.redis.clients import open_redis
 from app.infra.redis.hints import Hints
 from app.infra.temporal.client import connect, is_well
+from app.infra.webhooks.sender import HttpSender
 from app.observability import health, logging, metrics
 from app.workers.activities.inventory import InventoryActivities
 from app.workers.activities.notifications import NotificationActivities
 from app.workers.activities.orders import OrderActivities
 from app.workers.activities.payments import PaymentActivities
 from app.workers.activities.shipping import ShippingActivities
+from app.workers.activities.webhooks import WebhookActivities
 from app.workers.heartbeats import Heartbeats
 from app.workers.outcomes import Outcomes
 from app.workers.starter import Starter
 from app.workers.teller import Teller
 from app.workers.workflows.order import OrderWorkflow
+from app.workers.workflows.webhook import WebhookDeliveryWorkflow
 
 WORKFLOWS_CACHED_MAX: Final = 2000
+WORKFLOWS: Final[Mapping[str, Sequence[type]]] = {
+    t.QUEUE_ORDERS: [OrderWorkflow],
+    t.QUEUE_NOTIFICATIONS: [WebhookDeliveryWorkflow],
+}
+"""Queue → the workflows that are served there."""
 ACTIVITIES_MAX: Final = 100
+NOTIFICATIONS_MAX: Final = 250
+"""Webhooks wait for strangers, of whom many may be slow."""
 POLLERS: Final = 4
 CONNECT_PAUSE_S: Final = 1.0
 
@@ -84,7 +96,11 @@ async def _run(settings: Settings) -> int:
         stack.push_async_callback(payments.aclose)
         carrier = HttpCarrier(settings.carrier_url)
         stack.push_async_callback(carrier.aclose)
-        workers = _workers(settings, client, orders, _activities(orders, payments, carrier))
+        sender = HttpSender(private_allowed=settings.environment == "dev")
+        stack.callback(sender.close)
+        sent = WebhookDeliveries(database, streams.source(settings.environment))
+        webhooks = WebhookActivities(sent, sender)
+        workers = _workers(settings, client, orders, _activities(orders, payments, carrier, webhooks))
         starting: list[asyncio.Task[Any]] = []
         if t.QUEUE_ORDERS in settings.worker_queues:
             channel = streams.hint_workflow_outbox(settings.environment)
@@ -126,7 +142,7 @@ async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
 
 
 def _activities(
-    orders: PostgresOrders, payments: StripePayments, carrier: HttpCarrier
+    orders: PostgresOrders, payments: StripePayments, carrier: HttpCarrier, webhooks: WebhookActivities
 ) -> dict[str, list[Any]]:
     """Queue → the activities that are served there."""
     inventory = InventoryActivities(orders)
@@ -143,7 +159,7 @@ def _activities(
             shipping.track_shipments,
             shipping.cancel_shipments,
         ],
-        t.QUEUE_NOTIFICATIONS: [NotificationActivities().alert_operator],
+        t.QUEUE_NOTIFICATIONS: [NotificationActivities().alert_operator, webhooks.send_webhook],
     }
 
 
@@ -158,12 +174,12 @@ def _workers(
         Worker(
             client,
             task_queue=queue,
-            workflows=[OrderWorkflow] if queue == t.QUEUE_ORDERS else [],
+            workflows=WORKFLOWS.get(queue, ()),
             activities=activities[queue],
             workflow_runner=runner,
             interceptors=[Heartbeats(), Outcomes(orders)],
             max_cached_workflows=WORKFLOWS_CACHED_MAX,
-            max_concurrent_activities=ACTIVITIES_MAX,
+            max_concurrent_activities=NOTIFICATIONS_MAX if queue == t.QUEUE_NOTIFICATIONS else ACTIVITIES_MAX,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
             graceful_shutdown_timeout=grace,

@@ -96,7 +96,7 @@ LEFT JOIN marks m ON m.subject = e.subject AND m.consumer_group = g
 WHERE e.last <> coalesce(m.sequence, 0)
 """
 
-GROUPS = ("projections", "analytics", "notifications")
+GROUPS = ("projections", "analytics", "notifications", "webhooks")
 
 
 class Orders:

@@ -1,0 +1,109 @@
+-- add: a delivery of each event to every endpoint that wants it; the ids of those that were not there.
+-- Where there is no endpoint of the one or the other sort, its half is not even begun.
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[])
+        AS g (subject, sequence, type, time)
+), wanted AS (
+    SELECT w.id AS endpoint_id, g.* FROM given g JOIN webhook_endpoints w ON w.customer_id IS NULL
+        AND w.is_enabled AND g.time >= w.created_at - interval '1 minute'
+        AND (w.event_types = '{}' OR g.type = ANY (w.event_types))
+    UNION ALL
+    SELECT w.id, g.* FROM given g JOIN orders o ON o.id = g.subject
+    JOIN webhook_endpoints w ON w.customer_id = o.customer_id AND w.deleted_at IS NULL
+        AND w.is_enabled AND g.time >= w.created_at - interval '1 minute'
+        AND (w.event_types = '{}' OR g.type = ANY (w.event_types))
+    WHERE (SELECT EXISTS (SELECT FROM webhook_endpoints WHERE customer_id IS NOT NULL AND deleted_at IS NULL))
+)
+INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at)
+SELECT 'msg_' || encode(substr(sha256(convert_to(
+        endpoint_id || '/' || subject || ':' || sequence, 'UTF8')), 1, 16), 'hex'),
+    endpoint_id, subject, sequence, type, time
+FROM wanted ORDER BY subject, sequence, endpoint_id
+ON CONFLICT (id) DO NOTHING
+RETURNING id;
+
+-- begin: a delivery with its endpoint, its event, and whether the endpoint is left alone
+SELECT d.state, d.round, d.last_error, d.endpoint_id, w.url, w.secret, w.is_enabled, w.deleted_at IS NOT NULL AS is_deleted,
+    CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret,
+    b.open_until, b.open_until > now() AS is_open,
+    d.subject, d.sequence, e.type, e.time, e.correlation_id, e.traceparent, e.data
+FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
+LEFT JOIN webhook_breakers b ON b.endpoint_id = d.endpoint_id
+LEFT JOIN events e ON e.subject = d.subject AND e.sequence = d.sequence AND e.time = d.happened_at
+WHERE d.id = $1;
+
+-- probe: become the one delivery that tries an endpoint again, for some seconds
+UPDATE webhook_breakers SET probe_until = now() + make_interval(secs => $2)
+WHERE endpoint_id = $1 AND open_until <= now() AND (probe_until IS NULL OR probe_until < now())
+RETURNING true;
+
+-- wait: take the next place in the line of an endpoint that is not before a time; when that is, from now
+WITH slot AS (
+    INSERT INTO webhook_breakers AS b (endpoint_id, next_slot)
+    VALUES ($2, greatest($3::timestamptz, now() + make_interval(secs => $4)))
+    ON CONFLICT (endpoint_id) DO UPDATE
+    SET next_slot = greatest(b.next_slot, $3::timestamptz, now() + make_interval(secs => $4))
+        + make_interval(secs => $5)
+    RETURNING next_slot
+)
+UPDATE webhook_deliveries d SET next_at = slot.next_slot FROM slot
+WHERE d.id = $1 AND d.state = 'pending'
+RETURNING greatest(extract(epoch FROM slot.next_slot - now()), 0)::float8 AS again_in_s;
+
+-- delivered: and the endpoint is well
+WITH well AS (
+    UPDATE webhook_breakers SET failures = 0, openings = 0, open_until = NULL, probe_until = NULL
+    WHERE endpoint_id = $2 AND (failures > 0 OR open_until IS NOT NULL)
+    RETURNING endpoint_id
+), done AS (
+    UPDATE webhook_deliveries SET state = 'delivered', attempts = attempts + 1, last_status = $4,
+        last_error = NULL, last_at = now(), next_at = NULL, delivered_at = now()
+    WHERE id = $1 AND round = $3
+)
+SELECT EXISTS (SELECT FROM well) AS was_ill;
+
+-- failed: one more attempt in vain; the endpoint is left alone when there were several in a row
+WITH ill AS (
+    INSERT INTO webhook_breakers AS b (endpoint_id, failures) VALUES ($2, 1)
+    ON CONFLICT (endpoint_id) DO UPDATE SET failures = b.failures + 1,
+        openings = b.openings + CASE WHEN b.failures + 1 >= $8 AND coalesce(b.open_until, '-infinity') <= now()
+            THEN 1 ELSE 0 END,
+        open_until = CASE WHEN b.failures + 1 >= $8 AND coalesce(b.open_until, '-infinity') <= now()
+            THEN now() + make_interval(secs => least($9 * 2.0 ^ least(b.openings, 20), $10))
+            ELSE b.open_until END,
+        probe_until = NULL
+    RETURNING failures, openings, open_until > now() AS is_open
+), tried AS (
+    UPDATE webhook_deliveries SET attempts = attempts + 1, last_status = $4, last_error = $5, last_at = now(),
+        state = CASE WHEN $6 THEN 'pending' ELSE 'failed' END,
+        next_at = CASE WHEN $6 THEN now() + make_interval(secs => $7) END
+    WHERE id = $1 AND round = $3
+)
+SELECT failures, openings, coalesce(is_open, false) AS is_open FROM ill;
+
+-- give_up: it is not tried any more
+UPDATE webhook_deliveries SET state = 'failed', last_error = $3, next_at = NULL
+WHERE id = $1 AND round = $2 AND state = 'pending';
+
+-- page: an endpoint's deliveries, newest first
+SELECT * FROM webhook_deliveries
+WHERE endpoint_id = $1 AND number < $2 AND ($3::text IS NULL OR state = $3) ORDER BY number DESC LIMIT $4;
+
+-- again: a delivery is to be sent once more, from the beginning of the schedule
+UPDATE webhook_deliveries SET state = 'pending', round = round + 1, next_at = now()
+WHERE id = $1 AND endpoint_id = $2
+RETURNING *;
+
+-- revive: deliveries whose time is long over: nobody carries them, and nobody is still to be told
+UPDATE webhook_deliveries SET round = round + 1, next_at = now() WHERE id IN (
+    SELECT id FROM webhook_deliveries d
+    WHERE state = 'pending' AND next_at < now() - make_interval(secs => $1)
+        AND NOT EXISTS (SELECT FROM workflow_jobs j WHERE j.kind = 'webhook'
+            AND j.workflow_id IN ('webhook/' || d.id, 'webhook/' || d.id || '/' || d.round))
+    ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING id, round;
+
+-- forget: what came to its end long ago, a bounded number at a time
+DELETE FROM webhook_deliveries WHERE id IN (
+    SELECT id FROM webhook_deliveries
+    WHERE created_at < now() - make_interval(days => $1) AND state <> 'pending' LIMIT $2);

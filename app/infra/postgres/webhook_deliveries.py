@@ -1,0 +1,220 @@
+"""`WebhookDeliveries`: one event to one endpoint, from being written to its end; the port `Deliveries`.
+
+A delivery's id is made of endpoint and event, so an event that is handled twice makes one; it is written with
+the job that starts its workflow, in the transaction of the group's mark. An endpoint that fails
+`BREAKER_FAILURES` times in a row is left alone for a while, longer each time; then one delivery at a time
+tries it. Deliveries that wait for it each have a place in a line, `LINE_GAP_S` apart, so that they do not
+come all at once. If the process dies between sending and `end`, it is sent again under the same id.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final, TypeAlias
+
+import asyncpg
+import msgspec
+
+from app.contracts import temporal as t
+from app.contracts.streams import Envelope
+from app.contracts.versions import brought_up
+from app.domain.webhooks import DeliveryState, Outcome, Post, Receipt
+from app.infra.postgres import webhook_endpoints, workflow_jobs
+from app.infra.postgres.answers import Answer, Request
+from app.infra.postgres.event_outbox import envelope
+from app.infra.postgres.pool import Connection, Database
+from app.infra.postgres.statements import statements
+from app.infra.postgres.webhook_endpoints import answered_once
+from app.infra.postgres.workflow_jobs import WorkflowJob
+from app.observability.logging import logger
+
+SQL: Final = statements("webhook_deliveries")
+
+BREAKER_FAILURES: Final = 5
+BREAKER_FIRST_S: Final = 30.0
+BREAKER_LONGEST_S: Final = 600.0
+"""How long an endpoint is left alone: the first time, and at most; doubled each time."""
+PROBE_S: Final = 20.0
+"""How long the one that tries it again may take; then another one may."""
+LINE_GAP_S: Final = 0.02
+NEXT_LOOK_S: Final = 1.0
+LOG_DAYS: Final = 30
+LOST_S: Final = 3600.0
+"""So long after its time a delivery is taken to be carried by nobody: Temporal has lost it."""
+REVIVED_MAX: Final = 500
+
+log = logger("webhooks")
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One line of the log. `number` is its place in it."""
+
+    id: str
+    number: int
+    endpoint_id: str
+    subject: str
+    sequence: int
+    type: str
+    state: str
+    attempts: int
+    last_status: int | None
+    last_error: str | None
+    created_at: datetime
+    last_at: datetime | None
+    next_at: datetime | None
+    delivered_at: datetime | None
+
+
+Encode: TypeAlias = Callable[[Delivery], bytes]
+"""The answer's body for a delivery."""
+
+
+async def add(connection: Connection, events: Sequence[Envelope]) -> int:
+    """In the caller's transaction: a delivery of each event to whoever wants it; how many are new."""
+    rows = [(e.subject, e.sequence, e.type, datetime.fromisoformat(e.time)) for e in events]
+    made = await connection.fetch(SQL["add"], *zip(*rows, strict=True))
+    await workflow_jobs.add(connection, [_job(row["id"], 1) for row in made])
+    return len(made)
+
+
+def _job(delivery_id: str, round_: int) -> WorkflowJob:
+    argument = t.WebhookDelivery(delivery_id, round_)
+    return WorkflowJob(t.JOB_WEBHOOK, t.webhook_workflow_id(delivery_id, round_), argument)
+
+
+class WebhookDeliveries:
+    """The deliveries of record. Every method raises Unavailable."""
+
+    def __init__(
+        self,
+        database: Database,
+        source: str,
+        *,
+        breaker_failures: int = BREAKER_FAILURES,
+        breaker_first_s: float = BREAKER_FIRST_S,
+    ) -> None:
+        """Work on this database; events name `source` as theirs."""
+        self._database = database
+        self._source = source
+        self._breaker = (breaker_failures, breaker_first_s, BREAKER_LONGEST_S)
+
+    async def begin(self, delivery_id: str, round_: int, *, may_wait: bool) -> Post | Outcome:
+        """What to send now, or why not."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(SQL["begin"], delivery_id)
+            if row is None or row["round"] != round_:
+                return Outcome(None, was_sent=False)
+            if row["state"] != DeliveryState.PENDING:
+                return Outcome(DeliveryState(row["state"]), was_sent=False)
+            hopeless = _why_hopeless(row)
+            if (
+                hopeless is None
+                and row["open_until"] is not None
+                and not await self._may_probe(connection, row)
+            ):
+                if may_wait:
+                    return await _wait(connection, delivery_id, row["endpoint_id"], row["open_until"])
+                hopeless = row["last_error"] or "the endpoint was left alone until it was too late"
+            if hopeless is not None:
+                await connection.execute(SQL["give_up"], delivery_id, round_, hopeless)
+                return Outcome(DeliveryState.FAILED, was_sent=False)
+        body = msgspec.json.encode(brought_up(envelope(row, self._source)))
+        secrets = tuple(secret for secret in (row["secret"], row["previous_secret"]) if secret)
+        return Post(delivery_id, row["endpoint_id"], row["url"], body, secrets)
+
+    async def _may_probe(self, connection: Connection, row: asyncpg.Record) -> bool:
+        """Whether this delivery may try an endpoint that is left alone."""
+        if row["is_open"]:
+            return False
+        return bool(await connection.fetchval(SQL["probe"], row["endpoint_id"], PROBE_S))
+
+    async def wait(self, post: Post) -> Outcome:
+        """Take a place in the endpoint's line."""
+        async with self._database.connection() as connection:
+            return await _wait(connection, post.delivery_id, post.endpoint_id, None)
+
+    async def end(self, post: Post, round_: int, receipt: Receipt, again_in_s: float | None) -> Outcome:
+        """Put an attempt on record."""
+        ids = {"endpoint_id": post.endpoint_id, "delivery_id": post.delivery_id}
+        if receipt.is_good:
+            rows = await self._database.fetch(
+                SQL["delivered"], post.delivery_id, post.endpoint_id, round_, receipt.status
+            )
+            if rows[0]["was_ill"]:
+                log.info("webhook_endpoint_is_back", **ids)
+            return Outcome(DeliveryState.DELIVERED, was_sent=True)
+        is_again = again_in_s is not None and not receipt.is_gone
+        due_s = max(again_in_s or 0.0, receipt.retry_after_s)
+        error = (receipt.error or "").replace("\0", "")
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(
+                SQL["failed"], post.delivery_id, post.endpoint_id, round_, receipt.status, error, is_again,
+                due_s, *self._breaker,
+            )  # fmt: skip
+            assert row is not None
+            gone = receipt.is_gone and await connection.fetchval(
+                webhook_endpoints.SQL["disable"], post.endpoint_id
+            )
+        if gone:
+            log.warning("webhook_endpoint_is_gone", **ids)
+        elif row["is_open"] and row["failures"] == self._breaker[0]:
+            log.warning("webhook_endpoint_is_left_alone", error=error, failures=row["failures"], **ids)
+        if is_again:
+            return Outcome(DeliveryState.PENDING, was_sent=True, again_in_s=due_s)
+        return Outcome(DeliveryState.FAILED, was_sent=True)
+
+    async def page(
+        self, endpoint_id: str, before: int, limit: int, *, state: str | None = None
+    ) -> list[Delivery]:
+        """An endpoint's deliveries whose number is smaller than `before`, newest first."""
+        rows = await self._database.fetch(SQL["page"], endpoint_id, before, state, limit)
+        return [_delivery(row) for row in rows]
+
+    async def again(self, request: Request, endpoint_id: str, delivery_id: str, encode: Encode) -> Answer:
+        """Have a delivery sent once more, whatever became of it. Raises LookupError and Refused."""
+
+        async def make(connection: Connection) -> Answer:
+            row = await connection.fetchrow(SQL["again"], delivery_id, endpoint_id)
+            if row is None:
+                raise LookupError(delivery_id)
+            await workflow_jobs.add(connection, [_job(delivery_id, row["round"])])
+            return Answer(202, None, encode(_delivery(row)))
+
+        return await answered_once(self._database, request, make)
+
+    async def revive(self) -> int:
+        """Have those told anew that nobody carries any more: Temporal lost them; how many."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(SQL["revive"], LOST_S, REVIVED_MAX)
+            await workflow_jobs.add(connection, [_job(row["id"], row["round"]) for row in rows])
+            return len(rows)
+
+    async def forget(self, rows_max: int) -> int:
+        """Delete what ended `LOG_DAYS` ago, at most so many; how many went."""
+        tag = await self._database.execute(SQL["forget"], LOG_DAYS, rows_max)
+        return int(tag.rpartition(" ")[2])
+
+
+async def _wait(
+    connection: Connection, delivery_id: str, endpoint_id: str, not_before: datetime | None
+) -> Outcome:
+    """The next place in the line of an endpoint."""
+    due_s = await connection.fetchval(
+        SQL["wait"], delivery_id, endpoint_id, not_before, NEXT_LOOK_S, LINE_GAP_S
+    )
+    return Outcome(DeliveryState.PENDING, was_sent=False, again_in_s=due_s or 0.0)
+
+
+def _why_hopeless(row: asyncpg.Record) -> str | None:
+    """Why there is nothing to be sent at all, if so."""
+    if row["is_deleted"]:
+        return "the endpoint was deleted"
+    if not row["is_enabled"]:
+        return "the endpoint is disabled"
+    if row["data"] is None:
+        return "the event is in the archive"
+    return None
+
+
+def _delivery(row: asyncpg.Record) -> Delivery:
+    names: Iterable[str] = Delivery.__struct_fields__
+    return Delivery(**{name: row[name] for name in names})
