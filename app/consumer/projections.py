@@ -17,6 +17,7 @@ from app.observability import metrics
 from app.observability.logging import logger
 
 DOCUMENTS_DEADLINE_S: Final = 1.0
+UNWRITTEN_MAX: Final = 10_000
 
 _ORDER: Final = "order."
 _CONFIRMED: Final = e.TYPES[e.OrderConfirmed]
@@ -48,13 +49,26 @@ async def observe(applied: Applied) -> None:
 
 
 def write_documents(documents: Documents) -> Callable[[Applied], Awaitable[None]]:
-    """Put the documents of the orders into Redis; where it is away, readers ask PostgreSQL."""
+    """Put the documents of the orders into Redis; where it is away, readers ask PostgreSQL.
+
+    What Redis has of an open order is gone in a second. Of a final one it is there for long, so one whose
+    price was adjusted is written with the next ones where it could not be written now.
+    """
+    unwritten: dict[str, Order] = {}
 
     async def write(applied: Applied) -> None:
+        repriced = {event.subject for event in applied.events if event.type == _REPRICED}
+        unwritten.update((id, applied.orders[id]) for id in repriced & applied.orders.keys())  # noqa: A001
+        orders = {**unwritten, **applied.orders}
         try:
-            orders = tuple(applied.orders.values())
-            await documents.put_all(orders, as_of=applied.as_of, deadline_s=DOCUMENTS_DEADLINE_S)
+            await documents.put_all(
+                tuple(orders.values()), as_of=applied.as_of, deadline_s=DOCUMENTS_DEADLINE_S
+            )
+            for order_id in orders:
+                unwritten.pop(order_id, None)
         except Unavailable as error:
+            for order_id in list(unwritten)[:-UNWRITTEN_MAX]:
+                del unwritten[order_id]
             log.debug("documents_not_written", error=str(error))
 
     return write

@@ -8,7 +8,7 @@ its line or its place, and nothing is taken of a list in which anything is wrong
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -50,6 +50,27 @@ class WrongPriceList(Exception):
         self.faults = faults
 
 
+def read(data: bytes) -> dict[str, Money]:
+    """The prices of a list as it lies in a file: JSON where it begins with a bracket, else CSV.
+
+    Raises WrongPriceList.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise WrongPriceList((Fault(f"line {line}", "This is no UTF-8."),)) from None
+    return read_json(text) if text.lstrip("\ufeff \t\r\n")[:1] in {"[", "{"} else read_csv(text)
+
+
+def as_listed(prices: Mapping[str, Money]) -> list[dict[str, Any]]:
+    """Prices as a request names them, in plain JSON."""
+    return [
+        {"sku": sku, "price": {"amount": price.amount, "currency": price.currency}}
+        for sku, price in prices.items()
+    ]
+
+
 def read_csv(text: str) -> dict[str, Money]:
     """The prices of a list in CSV. Raises WrongPriceList."""
     rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
@@ -75,7 +96,8 @@ def read_csv(text: str) -> dict[str, Money]:
 def read_json(text: str | bytes) -> dict[str, Money]:
     """The prices of a list in JSON. Raises WrongPriceList."""
     try:
-        items = msgspec.json.decode(text, type=list[msgspec.Raw])
+        bare = text.removeprefix("\ufeff") if isinstance(text, str) else text
+        items = msgspec.json.decode(bare, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WrongPriceList((Fault("", f"This is no JSON list of prices: {error}."),)) from None
     listed = _Listed()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.contracts import price_lists
-from app.contracts.price_lists import ListedPrice, WrongPriceList, check, read_csv, read_json
+from app.contracts.price_lists import ListedPrice, WrongPriceList, as_listed, check, read, read_csv, read_json
 from app.domain.money import Money
 
 
@@ -69,6 +69,21 @@ def test_everything_that_is_wrong_is_said_at_once_up_to_a_limit():
     ]
     with pytest.raises(WrongPriceList, match=r"\nand 39 more$"):
         read_csv(text)
+
+
+def test_a_file_is_json_where_it_begins_with_a_bracket_and_csv_otherwise():
+    """What it is called does not matter."""
+    expected = {"cup": Money(650, "USD"), "spoon": Money(0, "USD")}
+    for data in (
+        b"sku,amount,currency\ncup,650,USD\nspoon,0,USD",
+        b"\xef\xbb\xbfsku,amount,currency\ncup,650,USD\nspoon,0,USD",
+        json.dumps(as_listed(expected)).encode(),
+        b"\xef\xbb\xbf \n" + json.dumps(as_listed(expected)).encode(),
+    ):
+        assert read(data) == expected
+    assert wrong(read, b"sku,amount,currency\ncup,650,USD\nl\xf6ffel,1,USD") == [
+        ("line 3", "This is no UTF-8.")
+    ]
 
 
 def test_a_sku_has_one_price():
