@@ -14,6 +14,7 @@ from app.domain import events as e
 from app.domain.money import Money
 from app.infra.postgres import customers
 from app.infra.postgres.customers import CustomerCounts
+from app.infra.postgres.owners import owners
 from app.infra.postgres.projections import Effects
 
 _ACCEPTED: Final = e.TYPES[e.OrderAccepted]
@@ -41,13 +42,17 @@ _COLUMNS: Final = {
 """Where each event counts: one more, or its amount."""
 _MONEY: Final = ("captured", "refunded")
 
+TYPES: Final = frozenset(_COLUMNS)
+"""The events that count."""
+
 
 async def add_to_customers(events: Sequence[Envelope], effects: Effects) -> None:
     """Count the events in the rows of their orders' customers and currencies."""
+    whose = await owners(effects, (event.subject for event in events))
     found: dict[tuple[str, str], CustomerCounts] = {}
     for event in events:
-        order = effects.orders[event.subject]
-        counts = found.setdefault((order.customer_id, order.currency), CustomerCounts())
+        owner = whose[event.subject]
+        counts = found.setdefault((owner.customer_id, owner.currency), CustomerCounts())
         column = _COLUMNS[event.type]
         amount = _payment.decode(event.data).amount.amount if column in _MONEY else 1
         setattr(counts, column, getattr(counts, column) + amount)

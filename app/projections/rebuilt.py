@@ -14,7 +14,7 @@ import msgspec
 
 from app.contracts.streams import GROUP_ANALYTICS, GROUP_PROJECTIONS, Envelope
 from app.infra.postgres.projections import Effects
-from app.projections import days, minutes
+from app.projections import customers, days, minutes
 
 Handler: TypeAlias = Callable[[Sequence[Envelope], Effects], Awaitable[None]]
 
@@ -45,6 +45,11 @@ REBUILT: Final = (
         name="daily_summary", about="orders and money by day and currency", group=GROUP_PROJECTIONS,
         handler=days.add_to_days, types=days.TYPES, table="daily_summary", keys=("day", "currency"),
         sums_by=("currency",), time="day", span=timedelta(days=1),
+    ),
+    Projection(
+        name="customer_summary", about="orders and money by customer and currency", group=GROUP_PROJECTIONS,
+        handler=customers.add_to_customers, types=customers.TYPES, table="customer_summary",
+        keys=("customer_id", "currency"), sums_by=("currency",),
     ),
     Projection(
         name="analytics", about="what happened in each minute", group=GROUP_ANALYTICS,
