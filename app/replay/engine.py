@@ -20,7 +20,7 @@ from app.infra.postgres import replays
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.replays import Replay
 from app.observability.logging import logger
-from app.replay.handlers import Handler, MovedError
+from app.replay.handlers import Handler, MovedError, Telling
 
 BATCH_EVENTS: Final = 2000
 KEPT_S: Final = 24 * 3600.0
@@ -81,6 +81,8 @@ class Engine:
                         return replay, 0
                     after, events = await self._work(connection, replay, handler)
                     await replays.save(connection, after)
+                if seen.state == replays.APPLYING and isinstance(handler, Telling):
+                    await handler.tell(connection, seen, after)
             except MovedError as moved:
                 after, events = await self._give_up(connection, seen, handler, replays.REFUSED, str(moved)), 0
             except asyncpg.UniqueViolationError as error:

@@ -14,7 +14,7 @@ what is shown and later given to `verify` and `apply`, in the same order. Nothin
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -96,4 +96,16 @@ class Handler(Protocol):
 
     async def forget(self, connection: Connection, replay: Replay) -> None:
         """The replay is over: clear away what only it needed. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A handler that has something to tell outside of PostgreSQL when a piece of `apply` is committed."""
+
+    async def tell(self, connection: Connection, before: Replay, after: Replay) -> None:
+        """Tell of the changes behind `before.applied` up to `after.applied`, in no transaction.
+
+        It is not called where the process died after the commit, and may not raise where a server is away.
+        """
         ...

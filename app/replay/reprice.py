@@ -11,6 +11,7 @@ here, the batch never happened, and whoever goes on begins with it.
 """
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -18,21 +19,26 @@ import msgspec
 from app.contracts import price_lists
 from app.contracts.price_lists import LIST_NAME, ListedPrice, PriceList, WrongPriceList
 from app.domain import events as e
-from app.domain.errors import Fault, Refusal, Refused
+from app.domain.errors import Fault, Refusal, Refused, Unavailable
 from app.domain.money import Money
 from app.domain.place import INVALID
 from app.infra.postgres import replays, repricing, repricing_spans
 from app.infra.postgres.pool import Connection
 from app.infra.postgres.replays import Asked, Change, Replay
 from app.infra.postgres.repricing import reckon
+from app.infra.redis.documents import Documents
+from app.observability.logging import logger
 from app.replay.asking import refused
 from app.replay.handlers import MovedError, Read
 
 CHANGES_AT_ONCE: Final = 250
+DOCUMENTS_DEADLINE_S: Final = 1.0
 LEFT_OUT_SHOWN: Final = 5
 """How many of the orders that cannot be adjusted are named, of each reason."""
 
 _ACCEPTED: Final = e.TYPES[e.OrderAccepted]
+
+log = logger("replay")
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +56,10 @@ class Reprice:
     isolation: Final = "read_committed"
     locks: Final[tuple[str, ...]] = ()
     changes_at_once: Final = CHANGES_AT_ONCE
+
+    def __init__(self, documents: Documents | None = None) -> None:
+        """Show adjusted orders to their readers through these; None where replays are only asked for."""
+        self._documents = documents
 
     def check(self, asked: Asked) -> None:
         """Prices, and orders by the time of their acceptance. Raises Refused."""
@@ -128,6 +138,23 @@ class Reprice:
         except Refused as moved:
             raise MovedError(moved.refusal.detail) from moved
         return {}
+
+    async def tell(self, connection: Connection, before: Replay, after: Replay) -> None:
+        """Write the documents of adjusted orders: those of final ones would be read for an hour as they were.
+
+        Where Redis is away, the consumers write them with the events.
+        """
+        if self._documents is None or after.applied <= before.applied:
+            return
+        made = await replays.changes_behind(
+            connection, before.id, before.applied, after.applied - before.applied
+        )
+        as_of = monotonic()
+        orders = await repricing.read(connection, [change.key["order_id"] for change in made])
+        try:
+            await self._documents.put_all(orders, as_of=as_of, deadline_s=DOCUMENTS_DEADLINE_S)
+        except Unavailable as error:
+            log.warning("documents_not_written", replay=before.id, error=str(error))
 
     async def forget(self, connection: Connection, replay: Replay) -> None:
         """What was left out and why stays on record beside the changes."""

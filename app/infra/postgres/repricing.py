@@ -46,9 +46,12 @@ async def reckon(
     connection: Connection, order_ids: Sequence[str], prices: Mapping[str, Money]
 ) -> list[Reckoned]:
     """Reckon some orders again, in order of their ids. Nothing is locked and nothing written."""
-    rows = await connection.fetch(SQL["read"], order_ids)
-    orders = [order_from(row) for row in rows]
-    return [Reckoned(order, reprice(order, prices)) for order in orders]
+    return [Reckoned(order, reprice(order, prices)) for order in await read(connection, order_ids)]
+
+
+async def read(connection: Connection, order_ids: Sequence[str]) -> list[Order]:
+    """Some orders as they are, in order of their ids."""
+    return [order_from(row) for row in await connection.fetch(SQL["read"], order_ids)]
 
 
 async def adjust_all(

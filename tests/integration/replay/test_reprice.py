@@ -7,13 +7,18 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from app.contracts.documents import encode_order
 from app.domain import commands as c
 from app.domain.errors import Refused
 from app.infra.postgres import replays
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
 from app.infra.postgres.replays import Asked, Selection
+from app.infra.redis.clients import open_redis
+from app.infra.redis.documents import Documents
 from app.replay.asking import check
+from app.replay.engine import Engine
+from app.replay.reprice import Reprice
 from bench.history import ACCEPTED, CANCELLED, Kind, put
 from tests.integration.postgres.past import verified
 from tests.integration.replay.priced import HANDLERS, RIGHT, WRONG, Past, as_recorded, difference
@@ -177,6 +182,27 @@ async def test_a_span_that_is_left_open_ends_when_the_replay_begins(past: Past):
     await put(past.url, [Kind((("cup", 1, WRONG),), ACCEPTED)],
               until=datetime.now(UTC) + timedelta(minutes=5), spread=timedelta(seconds=1))  # fmt: skip
     assert (await past.apply(replay)).applied == 3
+
+
+async def test_documents_of_final_orders_show_the_adjustment_at_once(past: Past, redis_url: str):
+    """They are kept for an hour, because nothing else changes a final order; consumers may be away."""
+    await past.put(6, 6)
+    orders = PostgresOrders(past.database)
+    async with open_redis(redis_url, None, "test", "test") as clients:
+        documents = Documents(clients, "test")
+        await documents.put_all([await orders.load(each) for each in past.ids])
+        past.engine = Engine(past.database, {"reprice": Reprice(documents)}, batch_events=4)
+        await past.apply(await past.shown())
+        for each in past.ids:
+            assert await documents.get(each) == encode_order(await orders.load(each))
+
+
+async def test_a_redis_that_is_away_holds_nothing_up(past: Past):
+    """Readers ask PostgreSQL then, and the consumers write the documents."""
+    await past.put(6, 6)
+    async with open_redis("redis://127.0.0.1:1", None, "test", "test") as clients:
+        past.engine = Engine(past.database, {"reprice": Reprice(Documents(clients, "test"))})
+        assert (await past.apply(await past.shown())).applied == 6
 
 
 PRICE = {"sku": "cup", "price": {"amount": 1, "currency": "USD"}}
