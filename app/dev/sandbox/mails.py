@@ -30,9 +30,9 @@ _BYTES_MAX: Final = 1024 * 1024
 _IDLE_S: Final = 60.0
 
 _TABLE: Final = """
-CREATE TABLE IF NOT EXISTS mails (
+CREATE TABLE IF NOT EXISTS mailbox (
   id INTEGER PRIMARY KEY AUTOINCREMENT, received_at REAL NOT NULL, recipient TEXT NOT NULL,
-  content BLOB NOT NULL)
+  sender TEXT NOT NULL, subject TEXT NOT NULL, message_id TEXT NOT NULL, content BLOB NOT NULL)
 """
 # What a mail says is shown; it runs nothing and fetches nothing.
 _SAFE: Final = (("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox"),)
@@ -105,44 +105,46 @@ class Mails:
         return Response(200, msgspec.json.encode([_document(row, host) for row in rows]))
 
 
-_Row = tuple[int, float, str, bytes]
+_Row = tuple[int, float, str, str, str, str]
 
 
 def _keep(database: sqlite3.Connection, recipients: list[str], content: bytes) -> None:
+    message = _parsed(content)
+    said = [str(message[header] or "") for header in ("From", "Subject", "Message-ID")]
     database.execute(_TABLE)
     for recipient in recipients:
         database.execute(
-            "INSERT INTO mails (received_at, recipient, content) VALUES (?, ?, ?)",
-            (time.time(), recipient, content),
+            "INSERT INTO mailbox (received_at, recipient, sender, subject, message_id, content)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (time.time(), recipient, *said, content),
         )
-    database.execute("DELETE FROM mails WHERE id <= (SELECT max(id) FROM mails) - ?", (KEPT_MAX,))
+    database.execute("DELETE FROM mailbox WHERE id <= (SELECT max(id) FROM mailbox) - ?", (KEPT_MAX,))
 
 
 def _newest(database: sqlite3.Connection, limit: int, to: str | None) -> list[_Row]:
     database.execute(_TABLE)
     return database.execute(
-        "SELECT id, received_at, recipient, content FROM mails WHERE ?1 IS NULL OR recipient = ?1"
-        " ORDER BY id DESC LIMIT ?2",
+        "SELECT id, received_at, recipient, sender, subject, message_id FROM mailbox"
+        " WHERE ?1 IS NULL OR recipient = ?1 ORDER BY id DESC LIMIT ?2",
         (to, limit),
     ).fetchall()
 
 
 def _one(database: sqlite3.Connection, number: int) -> bytes | None:
     database.execute(_TABLE)
-    row = database.execute("SELECT content FROM mails WHERE id = ?", (number,)).fetchone()
+    row = database.execute("SELECT content FROM mailbox WHERE id = ?", (number,)).fetchone()
     return None if row is None else row[0]
 
 
 def _document(row: _Row, host: str) -> MailDocument:
-    number, received_at, recipient, content = row
-    message = _parsed(content)
+    number, received_at, recipient, sender, subject, message_id = row
     url = f"http://{host}{PREFIX}/{number}"
     return MailDocument(
         id=number,
-        message_id=str(message["Message-ID"] or ""),
+        message_id=message_id,
         to=recipient,
-        sender=str(message["From"] or ""),
-        subject=str(message["Subject"] or ""),
+        sender=sender,
+        subject=subject,
         received_at=datetime.fromtimestamp(received_at, UTC).isoformat(timespec="milliseconds"),
         url=url,
         text=f"{url}/text",

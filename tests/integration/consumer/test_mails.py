@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis.asyncio
 import structlog
 from msgspec.structs import replace
 
@@ -19,6 +21,7 @@ from app.contracts.documents import rfc3339
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.postgres.mails import PostgresMails
 from tests.integration.consumer.orders import Orders
+from tests.integration.consumer.processes import Consumer
 from tests.integration.consumer.sink import Sink
 
 CANARY = "canary77@mail.example"
@@ -235,26 +238,51 @@ async def test_a_server_that_refuses_the_sender_takes_nothing_away(
 
 
 async def test_killed_between_sending_and_writing_it_down_it_is_sent_again(
-    orders: Orders, told, mails, sink, database
+    orders: Orders, sink, database, database_url, redis_url
 ):
-    """Under the same Message-ID, once the claim has run out: at least once, and recognisable."""
-    await tell(told, await orders.accept(email="ada@mail.example"))
+    """Under the same Message-ID, once the claim has run out; and no log and no Redis key knew the address."""
+    consumer = Consumer(database_url, redis_url)
+    consumer.environ |= {"SMTP_URL": sink.url, "MAIL_FROM": FROM, "LOG_LEVEL": "debug"}
     sink.going_on.clear()
-    dying = mail_sender(mails, sink.url, FROM)
-    work = asyncio.create_task(dying.run(None))
-    await sink.taken.wait()
-    with suppress(asyncio.CancelledError):  # as kill -9 would: nothing more of it runs
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            if "MailSender" in repr(task):
-                task.cancel()
-        await work
-    sink.going_on.set()
-    await database.execute("UPDATE mails SET next_at = now() WHERE state = 'waiting'")  # the claim runs out
-    async with running(mail_sender(mails, sink.url, FROM)):
-        first, second = await sink.has(2)
+    try:
+        await consumer.start()
+        await orders.complete(await orders.accept(email=CANARY))
+        async with asyncio.timeout(20):
+            await sink.taken.wait()
+        await consumer.end(signal.SIGKILL)
+        sink.going_on.set()
+        await database.execute("UPDATE mails SET next_at = now()")  # the claim runs out
+        await consumer.start()
+        first, second, *_ = await sink.has(5)
         await until(database, "state = 'sent'")
+        await orders.all_caught_up()
+        assert await consumer.end() == 0
+        said = consumer.log()
+    finally:
+        await consumer.close()
+    assert sink.kinds() == ["accepted", "accepted", "confirmed", "dispatched", "completed"]
     assert first["Message-ID"] == second["Message-ID"]
     assert first["Date"] == second["Date"]
+    assert "mail_sent" in said
+    assert "canary77" not in said
+    assert "canary77" not in await everything_in(redis_url)
+
+
+async def everything_in(redis_url: str) -> str:
+    """All keys of Redis with all that is in them."""
+    found = []
+    async with redis.asyncio.from_url(redis_url, decode_responses=True) as client:
+        async for key in client.scan_iter():
+            kind = await client.type(key)
+            read = {
+                "stream": client.xrange,
+                "string": client.get,
+                "hash": client.hgetall,
+                "set": client.smembers,
+            }
+            found.append((key, await read[kind](key)))
+    assert any("order.completed.v1" in repr(each) for each in found)
+    return repr(found)
 
 
 async def test_a_sender_that_is_stopped_finishes_the_mail_under_way(
