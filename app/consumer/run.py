@@ -88,7 +88,9 @@ async def _run(settings: Settings) -> int:
             "postgres": database.is_well,
             "relay": partial(parts.runs, "relay"),
         }
-        await stack.enter_async_context(health.serve(settings.listen_host, settings.health_port, checks))
+        await stack.enter_async_context(
+            health.serve(settings.listen_host, settings.health_port, checks, ("redis",))
+        )
         redis = await stack.enter_async_context(
             open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
         )

@@ -41,6 +41,7 @@ class Edge:
         self._hot = hot
         self._in_flight_max = in_flight_max
         self._in_flight = 0
+        metrics.HTTP_IN_FLIGHT.set_function(lambda: self._in_flight)
         self._access_log = access_log
 
     def flush(self) -> None:

@@ -1,14 +1,15 @@
 """Health of a worker or consumer: `/livez`, `/readyz`, `/startupz` and `/metrics` on HEALTH_PORT.
 
-Liveness asks nothing but this process. Readiness asks the checks it was given. The server is a few lines of
-asyncio on purpose: it must answer when everything else in the process is busy being broken.
+Liveness asks nothing but this process, and what answers has started: to start anew brings nobody back who is
+away. Readiness asks the checks it was given; of those, `reported` ones are shown and do not count. The server
+is a few lines of asyncio on purpose: it must answer when everything else in the process is busy being broken.
 """
 
 import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -35,11 +36,11 @@ class CannotListenError(SystemExit):
         super().__init__(f"holdfast: {blamed} cannot be listened on: {why}")
 
 
-async def report(checks: Mapping[str, Check]) -> tuple[bool, bytes]:
-    """Run all checks side by side, each a second at most; whether all are well, and a JSON account."""
+async def report(checks: Mapping[str, Check], reported: Collection[str] = ()) -> tuple[bool, bytes]:
+    """Run all checks at once, each a second at most; whether those that count are well, and an account."""
     answers = await asyncio.gather(*(_ask(check) for check in checks.values()))
     account = dict(zip(checks, ("ok" if well else "failing" for well in answers), strict=True))
-    well = all(answers)
+    well = all(answer for name, answer in zip(checks, answers, strict=True) if name not in reported)
     return well, msgspec.json.encode({"status": "ok" if well else "failing", "checks": account})
 
 
@@ -51,14 +52,16 @@ async def _ask(check: Check) -> bool:
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, checks: Mapping[str, Check]) -> AsyncIterator[None]:
+async def serve(
+    host: str, port: int, checks: Mapping[str, Check], reported: Collection[str] = ()
+) -> AsyncIterator[None]:
     """Answer health requests inside the block. Raises CannotListenError when the port is taken."""
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _answer(head.split(b" ", 2)[1].decode("latin-1"), checks))
+                writer.write(await _answer(head.split(b" ", 2)[1].decode("latin-1"), checks, reported))
                 await writer.drain()
         writer.close()
 
@@ -73,11 +76,11 @@ async def serve(host: str, port: int, checks: Mapping[str, Check]) -> AsyncItera
         await server.wait_closed()
 
 
-async def _answer(path: str, checks: Mapping[str, Check]) -> bytes:
-    if path == "/livez":
+async def _answer(path: str, checks: Mapping[str, Check], reported: Collection[str]) -> bytes:
+    if path in {"/livez", "/startupz"}:
         return _response(200, b'{"status":"ok"}')
-    if path in {"/readyz", "/startupz"}:
-        well, account = await report(checks)
+    if path == "/readyz":
+        well, account = await report(checks, reported)
         return _response(200 if well else 503, account)
     if path == "/metrics":
         return _response(200, metrics.exposition(), metrics.CONTENT_TYPE)

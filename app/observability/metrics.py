@@ -48,6 +48,9 @@ REDIS_UP: Final = Gauge("holdfast_redis_up", "Whether Redis answered last", regi
 POOL_WAIT: Final = Histogram(
     "holdfast_pool_wait_seconds", "Wait for a database connection", buckets=_FAST, registry=None
 )
+HTTP_IN_FLIGHT: Final = Gauge(
+    "holdfast_http_requests_in_flight", "Requests that are under way", registry=None
+)
 LIVE_LISTENERS: Final = Gauge(
     "holdfast_live_listeners", "Open streams of events, of one order or of all", ("of",), registry=None
 )
@@ -74,7 +77,7 @@ OPERATOR_ALERTS: Final = Counter(
 )
 
 _SERVED: Final = {
-    "gateway": (HTTP, LIVE_LISTENERS, LIVE_EVENTS, REDIS_UP, POOL_WAIT),
+    "gateway": (HTTP, HTTP_IN_FLIGHT, LIVE_LISTENERS, LIVE_EVENTS, REDIS_UP, POOL_WAIT),
     "worker": (OPERATOR_ALERTS, WEBHOOK_ATTEMPTS, REDIS_UP, POOL_WAIT),
     "consumer": (
         ORDERS,

@@ -2,12 +2,14 @@
 
 Each migration is one transaction with its row in `schema_migrations`; an advisory lock lets one process at a
 time do them. Files are numbered, never changed once released (their checksums are compared), and only expand
-what older processes use; a later release contracts.
+what older processes use; a later release contracts. `--wait` changes nothing: it ends when somebody else has
+done what this release needs, so that no process of a new release starts before its schema is there.
 """
 
 import asyncio
 import hashlib
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,7 @@ from app.usage import Parser
 LOCK: Final = 0x686F6C64  # "hold": one number for everybody who migrates this database
 EXIT_UNREACHABLE: Final = 69
 CONNECT_TIMEOUT_S: Final = 5.0
+WAIT_PAUSE_S: Final = 1.0
 FOLDER: Final = Path(__file__).parent / "migrations"
 
 _CREATE: Final = """
@@ -90,6 +93,35 @@ async def _make_partitions(connection: asyncpg.Connection) -> None:
                 await partitions.make(connection)
 
 
+async def missing(dsn: str) -> list[str]:
+    """The migrations of this release that the database has not; the names. Raises as `migrate` does."""
+    with unavailable_when_away():
+        connection = await _connect(dsn)
+        try:
+            rows = await connection.fetch("SELECT version FROM schema_migrations")
+        except asyncpg.UndefinedTableError:
+            rows = []
+        finally:
+            await connection.close()
+    applied = {row["version"] for row in rows}
+    return [name for version, name, _ in migrations() if version not in applied]
+
+
+async def wait(dsn: str, seconds: float) -> list[str]:
+    """What is missing still: nothing, or so many seconds are over. Unavailable if nobody answers then."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            left = await missing(dsn)
+        except Unavailable:
+            if time.monotonic() >= until:
+                raise
+        else:
+            if not left or time.monotonic() >= until:
+                return left
+        await asyncio.sleep(WAIT_PAUSE_S)
+
+
 async def _connect(dsn: str) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
@@ -102,10 +134,17 @@ async def _connect(dsn: str) -> asyncpg.Connection:
 
 def main(argv: list[str]) -> int:
     """Migrate the database that DATABASE_URL names."""
-    Parser(prog="holdfast migrate", description="Migrate the database.").parse_args(argv)
+    parser = Parser(prog="holdfast migrate", description="Migrate the database.")
+    about = "change nothing; wait until the schema is that of this release, at most so many seconds"
+    parser.add_argument("--wait", type=float, metavar="SECONDS", help=about)
+    options = parser.parse_args(argv)
     settings = config.load("tool")
     try:
-        done = asyncio.run(migrate(settings.database_url))
+        if options.wait is not None:
+            left = asyncio.run(wait(settings.database_url, options.wait))
+            if left:
+                return _say(f"holdfast migrate: still missing: {', '.join(left)}", 1)
+        done = [] if options.wait is not None else asyncio.run(migrate(settings.database_url))
     except Unavailable as error:
         return _say(f"holdfast migrate: {error}", EXIT_UNREACHABLE)
     except (ChangedMigrationError, asyncpg.PostgresError) as error:

@@ -150,3 +150,24 @@ async def test_an_address_that_cannot_be_right_is_wrong_configuration(empty_data
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1)
     assert "DATABASE_URL must " in done.stderr
     assert "hunter2" not in done.stderr.replace('user "hunter2"', "")
+
+
+async def test_waiting_changes_nothing_and_says_what_is_missing(empty_database_url: str, empty):
+    """Somebody else migrates; who only waits and waits in vain fails."""
+    done = await asyncio.to_thread(holdfast_migrate, empty_database_url, "--wait", "0")
+    assert (done.returncode, done.stderr) == (1, f"holdfast migrate: still missing: {', '.join(NAMES)}\n")
+    assert await empty.fetchval(TABLES) == 0
+
+
+async def test_waiting_ends_when_somebody_else_has_migrated(empty_database_url: str):
+    """A process of a new release starts as soon as its schema is there, and not before."""
+    waiting = asyncio.create_task(module.wait(empty_database_url, 60))
+    assert not (await asyncio.wait([waiting], timeout=0.2))[0]
+    await migrate(empty_database_url)
+    assert await waiting == []
+
+
+async def test_waiting_for_a_server_that_never_answers_ends_as_unreachable():
+    """69, as migrating does; until then it is asked again."""
+    with pytest.raises(Unavailable):
+        await module.wait("postgresql://holdfast@127.0.0.1:1/holdfast", 0)
