@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     environment: str
     database_url: str
     database_pool_size: int
+    database_connections_max: int | None
     redis_url: str
     redis_db: int | None
     temporal_address: str
@@ -83,6 +84,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         secret=True,
     ),
     Setting("DATABASE_POOL_SIZE", "connections of one process", values.whole(1, 200), "10"),
+    Setting(
+        "DATABASE_CONNECTIONS_MAX",
+        "connections of all processes together; a server with room for fewer is refused at the start",
+        values.whole(1, 100_000),
+    ),
     Setting(
         "REDIS_URL",
         "Redis ≥ 7.0 or Valkey: `redis://`, `rediss://` (TLS) or `unix://`",

@@ -19,6 +19,7 @@ from typing import Final
 import uvloop
 
 from app.config import Settings
+from app.connections import OUTSIDE_POOL
 from app.consumer import upkeep
 from app.consumer.dispatch import groups
 from app.consumer.group_parts import GroupParts
@@ -43,6 +44,7 @@ from app.infra.postgres.mails import PostgresMails
 from app.infra.postgres.partitions import PostgresPartitions
 from app.infra.postgres.pool import Database
 from app.infra.postgres.projections import PostgresProjections
+from app.infra.postgres.room import refuse_small_server
 from app.infra.postgres.seals import PostgresSeals
 from app.infra.postgres.webhook_deliveries import WebhookDeliveries
 from app.infra.postgres.webhook_endpoints import WebhookEndpoints
@@ -84,6 +86,8 @@ async def _run(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, size=settings.database_pool_size, name="consumer")
         stack.push_async_callback((await database.open()).close)
+        own = settings.database_pool_size + OUTSIDE_POOL["consumer"]
+        await refuse_small_server(database, own, settings.database_connections_max)
         checks: dict[str, health.Check] = {
             "postgres": database.is_well,
             "relay": partial(parts.runs, "relay"),

@@ -24,6 +24,7 @@ from app.infra.carriers.http import HttpCarrier
 from app.infra.payments.stripe import StripePayments
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
+from app.infra.postgres.room import refuse_small_server
 from app.infra.postgres.webhook_deliveries import WebhookDeliveries
 from app.infra.postgres.workflow_jobs import WorkflowJobs
 from app.infra.postgres.workflow_outbox import WorkflowOutbox
@@ -76,6 +77,7 @@ async def _run(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, size=settings.database_pool_size, name="worker")
         stack.push_async_callback((await database.open()).close)
+        await refuse_small_server(database, settings.database_pool_size, settings.database_connections_max)
         clients: dict[str, Client] = {}
         checks: dict[str, health.Check] = {
             "postgres": database.is_well,
