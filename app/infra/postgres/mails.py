@@ -23,6 +23,9 @@ TOLD_WITHIN_S: Final = 24 * 3600.0
 """What happened longer ago is told to nobody: somebody reads old events again, or for the first time."""
 ERROR_CHARACTERS_MAX: Final = 500
 
+WAITING: Final = "waiting"
+STATES: Final = (WAITING, "sent", "failed")
+
 
 class News(msgspec.Struct, frozen=True):
     """Something that the customer of an order is to be told: the event's `sequence`, and when it happened."""
@@ -47,6 +50,20 @@ class Mail(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """What the mail is called, however often it is sent."""
         return f"{self.order.id}.{self.kind}"
+
+
+class MailRecord(msgspec.Struct, frozen=True):
+    """What became of a mail, as operators see it. What a server said (`last_error`) may quote the address."""
+
+    id: str
+    order_id: str
+    kind: str
+    state: str
+    attempts: int
+    created_at: datetime
+    next_at: datetime | None
+    ended_at: datetime | None
+    last_error: str | None
 
 
 class _Address(msgspec.Struct):
@@ -109,6 +126,29 @@ class PostgresMails:
     async def oldest_s(self) -> float:
         """The age of the oldest mail that waits, in seconds; 0 when none does."""
         return max(0.0, (await self._database.fetch(SQL["oldest"]))[0]["age_s"] or 0.0)
+
+    async def page(self, state: str | None, order_id: str | None, limit: int) -> list[MailRecord]:
+        """The newest mails, of one state or order where that is asked for."""
+        rows = await self._database.fetch(SQL["page"], state, order_id, limit)
+        return [
+            MailRecord(
+                id=f"{row['order_id']}.{row['kind']}",
+                order_id=row["order_id"],
+                kind=row["kind"],
+                state=row["state"],
+                attempts=row["attempts"],
+                created_at=row["created_at"],
+                next_at=row["next_at"] if row["state"] == WAITING else None,
+                ended_at=row["ended_at"],
+                last_error=row["last_error"],
+            )
+            for row in rows
+        ]
+
+    async def retry(self, ids: Sequence[str] | None) -> list[str]:
+        """Have failed mails sent after all: these, or (None) every one; which of them."""
+        rows = await self._database.fetch(SQL["retry"], None if ids is None else list(ids))
+        return sorted(row["id"] for row in rows)
 
     async def forget(self, mails_max: int) -> int:
         """Delete mails that were sent or given up three months ago, at most so many; how many it was."""

@@ -54,3 +54,13 @@ SELECT extract(epoch FROM now() - min(created_at))::float8 AS age_s FROM mails W
 DELETE FROM mails WHERE (order_id, kind) IN (
     SELECT order_id, kind FROM mails WHERE state <> 'waiting' AND ended_at < now() - interval '90 days'
     ORDER BY ended_at LIMIT $1);
+
+-- page: the newest mails
+SELECT order_id, kind, state, attempts, next_at, last_error, created_at, ended_at FROM mails
+WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR order_id = $2)
+ORDER BY created_at DESC, order_id DESC, sequence DESC LIMIT $3;
+
+-- retry: failed mails are to be sent after all: these, or every one
+UPDATE mails SET state = 'waiting', attempts = 0, next_at = now(), ended_at = NULL
+WHERE state = 'failed' AND ($1::text[] IS NULL OR order_id || '.' || kind = ANY ($1))
+RETURNING order_id || '.' || kind AS id;
