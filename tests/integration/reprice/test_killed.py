@@ -1,4 +1,4 @@
-"""A price list is applied by processes that are killed, and while consumers run: each order and event once."""
+"""A price list is applied by processes that are killed, and beside consumers: each order and event once."""
 
 import asyncio
 
