@@ -14,6 +14,7 @@ _PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHA
 """Ten bits as two characters."""
 
 REPLAY_ID: Final = re.compile(r"rpl_[0-9a-hjkmnp-tv-z]{26}\Z")
+WEBHOOK_ENDPOINT_ID: Final = re.compile(r"whe_[0-9a-hjkmnp-tv-z]{26}\Z")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 ORDER_ID: Final = re.compile(r"ord_[0-9a-hjkmnp-tv-z]{26}\Z")
@@ -38,6 +39,11 @@ def order_id(unix_ms: int, random: bytes) -> str:
 def replay_id(unix_ms: int, random: bytes) -> str:
     """The id of a replay that was asked for at `unix_ms`, made unique by ten `random` bytes."""
     return "rpl_" + order_id(unix_ms, random).removeprefix("ord_")
+
+
+def webhook_endpoint_id(unix_ms: int, random: bytes) -> str:
+    """The id of a webhook endpoint that was made at `unix_ms`, made unique by ten `random` bytes."""
+    return "whe_" + order_id(unix_ms, random).removeprefix("ord_")
 
 
 def made_at(order: str) -> datetime | None:

@@ -61,7 +61,8 @@ def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTP
     names = sorted({*by_method, "OPTIONS", *(("HEAD",) if "GET" in by_method else ())})
     allowed = Reply(204, b"", ((b"allow", ", ".join(names).encode()),))
     methods = [HttpMethod(name) for name in names if name != "HEAD"]
-    return HTTPRouteHandler(path.replace("}", ":str}"), http_method=methods)(handle)
+    # The status is for its own handlers only: what we return sends its own.
+    return HTTPRouteHandler(path.replace("}", ":str}"), http_method=methods, status_code=200)(handle)
 
 
 def _of_router(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

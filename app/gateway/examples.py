@@ -19,12 +19,21 @@ from app.domain.ids import order_id
 from app.domain.money import Money
 from app.domain.order import Order, evolve
 from app.domain.place import place
+from app.domain.webhooks import secret_of
 from app.gateway import messages
 from app.gateway.analytics import MinuteDocument, minute_document
 from app.gateway.customers import CustomerDocument, customer_document
 from app.gateway.health import Health
 from app.gateway.letter_messages import DecidedDocument, LettersBody
 from app.gateway.live_listener import frame
+from app.gateway.webhook_messages import (
+    DeliveryDocument,
+    EndpointBody,
+    EndpointChangeBody,
+    EndpointDocument,
+    RotationBody,
+    SecretDocument,
+)
 from app.infra.postgres.analytics import Minute
 from app.infra.postgres.customers import CustomerRow
 from app.infra.postgres.dead_letters import DeadLetterDocument
@@ -117,6 +126,34 @@ _LETTER: Final = DeadLetterDocument(
     last_at=rfc3339(_AT + _STEP),
 )
 
+_ENDPOINT: Final = EndpointDocument(
+    id="whe_06dzpv7x2m8wq3k9n5t1r4c7j0",
+    url="https://shop.example.com/holdfast",
+    event_types=["order.confirmed.v1", "order.completed.v1"],
+    description="the shop's back office",
+    customer_id=None,
+    enabled=True,
+    disabled_reason=None,
+    previous_secret_expires_at=None,
+    created_at=rfc3339(_AT),
+    updated_at=rfc3339(_AT),
+)
+_DELIVERY: Final = DeliveryDocument(
+    id="msg_9f86d081884c7d659a2feaa0c55ad015",
+    endpoint_id=_ENDPOINT.id,
+    event_id=f"{ORDER_ID}:5",
+    event_type="order.confirmed.v1",
+    state="pending",
+    attempts=2,
+    last_status=503,
+    last_error="the receiver answered 503",
+    created_at=rfc3339(_AT),
+    last_attempt_at=rfc3339(_AT + 50 * _STEP),
+    next_attempt_at=rfc3339(_AT + 2550 * _STEP),
+    delivered_at=None,
+)
+
+WEBHOOK_ENDPOINT_ID: Final = _ENDPOINT.id
 STREAM: Final = frame(_EVENT.id, _EVENT.type, msgspec.json.encode(_EVENT)).decode()
 """One event as a stream sends it."""
 
@@ -153,6 +190,14 @@ EXAMPLES: Final = MappingProxyType(
         Page[DeadLetterDocument]: Page([_LETTER], None),
         LettersBody: LettersBody(group="projections", type="order.confirmed.v1", first_after=_AT),
         DecidedDocument: DecidedDocument(1, ["17"], None),
+        EndpointBody: EndpointBody(_ENDPOINT.url, _ENDPOINT.event_types, _ENDPOINT.description),
+        EndpointChangeBody: EndpointChangeBody(event_types=["order.completed.v1"], enabled=True),
+        RotationBody: RotationBody(3600),
+        EndpointDocument: _ENDPOINT,
+        Page[EndpointDocument]: Page([_ENDPOINT], None),
+        SecretDocument: SecretDocument(_ENDPOINT, secret_of(bytes(range(32)))),
+        DeliveryDocument: _DELIVERY,
+        Page[DeliveryDocument]: Page([_DELIVERY], None),
         Health: Health("ok", {"postgres": "ok"}),
     }
 )

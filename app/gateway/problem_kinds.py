@@ -116,6 +116,18 @@ KINDS: Final = (
         "Check the adjustment for a slip of the keyboard.",
     ),
     Kind(
+        "too-many-webhook-endpoints",
+        409,
+        "There are too many webhook endpoints",
+        "Delete one, or have one endpoint take more types of events.",
+    ),
+    Kind(
+        "webhook-endpoint-disabled",
+        409,
+        "The webhook endpoint is disabled",
+        "Enable it first; it was switched off by hand, or it answered 410.",
+    ),
+    Kind(
         "body-too-large",
         413,
         "The body is too large",

@@ -24,6 +24,7 @@ from app.gateway import (
 from app.gateway.insight_routes import DEAD_LETTERS, INSIGHT
 from app.gateway.route import CURSOR, LIMIT, TEXT, TIME, Parameter, Route
 from app.gateway.waiting import WAIT_SECONDS_MAX
+from app.gateway.webhook_routes import WEBHOOKS
 
 _ORDER_ID: Final = Parameter(
     "order_id",
@@ -216,4 +217,4 @@ OPERATIONS: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *INSIGHT, *DEAD_LETTERS, *OPERATIONS)
+ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *INSIGHT, *DEAD_LETTERS, *WEBHOOKS, *OPERATIONS)

@@ -36,8 +36,9 @@ from app.infra.postgres.live_events import LiveEvents
 from app.infra.postgres.order_lists import PostgresOrderLists
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
-from app.infra.postgres.room import refuse_small_server
 from app.infra.postgres.shelves import PostgresShelves
+from app.infra.postgres.webhook_deliveries import WebhookDeliveries
+from app.infra.postgres.webhook_endpoints import WebhookEndpoints
 from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.gate import Gate
@@ -118,7 +119,6 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
     """Everything the routes work with; `stack` closes it, `stopping` ends readiness."""
     database = await Database(settings.database_url, size=settings.database_pool_size, name="gateway").open()
     stack.push_async_callback(database.close)
-    await refuse_small_server(database, settings.database_pool_size, settings.database_connections_max)
     redis = await stack.enter_async_context(
         open_redis(settings.redis_url, settings.redis_db, settings.environment, "gateway")
     )
@@ -147,6 +147,8 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
         analytics=PostgresAnalytics(database),
         customers=PostgresCustomers(database),
         dead_letters=DeadLetters(database),
+        webhook_endpoints=WebhookEndpoints(database),
+        webhook_deliveries=WebhookDeliveries(database, source(settings.environment)),
         cached=cached,
         keyring=Keyring(ApiKeys(database)),
         admissions=admissions,

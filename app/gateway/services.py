@@ -17,6 +17,8 @@ from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.intake import Intake
 from app.infra.postgres.order_lists import PostgresOrderLists
 from app.infra.postgres.orders import PostgresOrders
+from app.infra.postgres.webhook_deliveries import WebhookDeliveries
+from app.infra.postgres.webhook_endpoints import WebhookEndpoints
 from app.infra.redis.gate import Gate
 from app.infra.redis.hints import Hints
 from app.observability.health import Check
@@ -33,6 +35,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     analytics: PostgresAnalytics
     customers: PostgresCustomers
     dead_letters: DeadLetters
+    webhook_endpoints: WebhookEndpoints
+    webhook_deliveries: WebhookDeliveries
     cached: CachedOrders
     keyring: Keyring
     admissions: Admissions

@@ -27,6 +27,8 @@ SCOPES: Final = (
     "analytics:read",
     "operations:read",
     "operations:write",
+    "webhooks:read",
+    "webhooks:write",
 )
 """Everything a key may be allowed to do."""
 
