@@ -36,6 +36,7 @@ from app.infra.postgres.live_events import LiveEvents
 from app.infra.postgres.order_lists import PostgresOrderLists
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
+from app.infra.postgres.room import refuse_small_server
 from app.infra.postgres.shelves import PostgresShelves
 from app.infra.postgres.webhook_deliveries import WebhookDeliveries
 from app.infra.postgres.webhook_endpoints import WebhookEndpoints
@@ -119,6 +120,7 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
     """Everything the routes work with; `stack` closes it, `stopping` ends readiness."""
     database = await Database(settings.database_url, size=settings.database_pool_size, name="gateway").open()
     stack.push_async_callback(database.close)
+    await refuse_small_server(database, settings.database_pool_size, settings.database_connections_max)
     redis = await stack.enter_async_context(
         open_redis(settings.redis_url, settings.redis_db, settings.environment, "gateway")
     )
