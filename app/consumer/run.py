@@ -30,7 +30,7 @@ from app.consumer.parts import EXIT_FAILED, Parts, exit_anyway
 from app.consumer.patience import Patience, for_ever
 from app.consumer.projections import write_documents
 from app.consumer.reader import Reader
-from app.consumer.relay import Relay
+from app.consumer.relay import Relay, lease_group
 from app.consumer.seals import seal_days
 from app.consumer.webhooks import hint_deliveries, keep_webhooks
 from app.contracts import streams
@@ -110,13 +110,15 @@ async def _run(settings: Settings) -> int:
         names = [group.name for group in known]
         beating = Database(settings.database_url, size=1, name="consumer-leases")  # waits behind nothing
         stack.push_async_callback((await beating.open()).close)
-        leases = Leases(ShardLeases(beating, _name(), names, shards), names, shards)
+        leased = [*names, lease_group(shards)]
+        leases = Leases(ShardLeases(beating, _name(), leased, shards), leased, shards)
         reading = [GroupParts(g, leases.holdings[g.name], store, letters, redis, shards) for g in known]
         checks["reader"] = partial(_all_run, parts, [f"reader:{name}" for name in names])
         relay = Relay(
             lambda: open_outbox(settings.database_url, source),
             EventStreams(redis, shards),
             hints.listen(streams.hint_event_outbox(settings.environment)),
+            leases.holdings[lease_group(shards)],
             partial(upkeep.forget_answers, Intake(database)),
             partial(seal_days, PostgresSeals(database)),
             partial(make_partitions, PostgresPartitions(database)),

@@ -1,12 +1,12 @@
-"""`EventOutbox`: the events that no stream has yet, for the one relay that leads.
+"""`EventOutbox`: the events that no stream has yet, for the relays.
 
 A row is written in the transaction of its event and deleted when the stream has answered, so nothing is
-skipped however transactions overlap. The lead is a lock of this connection: if the process dies here, or says
-nothing for a moment, the lock is free, and what was published but not deleted is published again.
+skipped however transactions overlap. Rows have no shard: it is computed from the subject when they are looked
+for, so the number of shards may change while they wait. If the process dies here, what was published but not
+deleted is published again.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -21,11 +21,6 @@ from app.infra.postgres.pool import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, Connec
 from app.infra.postgres.statements import statements
 
 SQL: Final = statements("event_outbox")
-LOCK: Final = 0x72656C6179  # "relay": one number for everybody who relays this database
-
-SILENCE_S: Final = 1.3
-"""After how long a relay that says nothing is believed to be dead."""
-STAY_S: Final = 0.3
 LATELY: Final = timedelta(days=1)
 """What waits has happened within this of now, as a rule: there it is looked for first."""
 
@@ -68,52 +63,35 @@ class EventOutbox:
         """Work on a connection of one's own; events name `source` as theirs."""
         self._connection = connection
         self._source = source
-        self._turn = asyncio.Lock()
 
-    async def lead(self) -> bool:
-        """Become the relay that leads, for as long as the connection lives; False when another one does."""
-        async with self._statement() as connection:
-            return bool(await connection.fetchval(SQL["lead"], LOCK))
-
-    async def stay(self) -> None:
-        """Keep the lead while nothing else is asked of the server: who says nothing loses it."""
-        while True:
-            await asyncio.sleep(STAY_S)
-            async with self._statement() as connection:
-                await connection.execute("SELECT")
-
-    async def waiting(self, batch_size_max: int) -> Batch:
-        """The oldest events that wait."""
+    async def waiting(
+        self, batch_size_max: int, *, shards: Collection[int] | None = None, of: int = 1
+    ) -> Batch:
+        """The oldest events that wait; only those of some shards out of so many, if that is said."""
         now = datetime.now(UTC)
-        async with self._statement() as connection:
-            rows = await connection.fetch(SQL["waiting"], batch_size_max, now - LATELY, now + LATELY)
+        wanted = None if shards is None else list(shards)
+        with unavailable_when_away():
+            rows = await self._connection.fetch(
+                SQL["waiting"], batch_size_max, now - LATELY, now + LATELY, of, wanted
+            )
             if long := [row["position"] for row in rows if row["type"] is None]:
                 rows = [row for row in rows if row["type"] is not None]
-                rows += await connection.fetch(SQL["waiting_long"], long)
+                rows += await self._connection.fetch(SQL["waiting_long"], long)
                 rows.sort(key=itemgetter("position"))
         events = tuple(Waiting(row["position"], envelope(row, self._source)) for row in rows)
         return Batch(events, max(0.0, rows[0]["age_s"]) if rows else 0.0)
 
     async def published(self, events: Sequence[Waiting]) -> None:
         """The streams have these."""
-        async with self._statement() as connection:
-            await connection.execute(SQL["published"], [event.position for event in events])
-
-    @asynccontextmanager
-    async def _statement(self) -> AsyncIterator[Connection]:
-        """The connection, for one statement at a time."""
-        async with self._turn:
-            with unavailable_when_away():
-                yield self._connection
+        with unavailable_when_away():
+            await self._connection.execute(SQL["published"], [event.position for event in events])
 
 
 @asynccontextmanager
 async def open_outbox(dsn: str, source: str) -> AsyncIterator[EventOutbox]:
     """The outbox on a connection of its own. Raises Unavailable.
 
-    Deleting need not reach the disk before the answer: a row that comes back is published again. The server
-    gives up a connection, and with it the lead, that says nothing for SILENCE_S: its process was stopped, or
-    its host is dead.
+    Deleting need not reach the disk before the answer: a row that comes back is published again.
     """
     with unavailable_when_away():
         connection = await asyncpg.connect(
@@ -124,7 +102,6 @@ async def open_outbox(dsn: str, source: str) -> AsyncIterator[EventOutbox]:
                 "application_name": "holdfast-relay",
                 "synchronous_commit": "off",
                 "lock_timeout": "5000",
-                "idle_session_timeout": str(int(SILENCE_S * 1000)),
                 "tcp_keepalives_idle": "10",
                 "tcp_keepalives_interval": "5",
                 "tcp_keepalives_count": "3",

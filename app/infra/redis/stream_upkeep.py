@@ -11,8 +11,8 @@ import msgspec
 from app.contracts.streams import CONSUMER, stream
 from app.domain.errors import Unavailable
 from app.hotpath.errors import ErrorReply
-from app.infra.redis.clients import RedisClients, unavailable_when_away
-from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup, is_no_stream
+from app.infra.redis.clients import RedisClients
+from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup, answering, is_no_stream
 
 TRIM_ROUNDS_MAX: Final = 20
 """How often one stream is trimmed in one go; the server drops some thousands of entries each time."""
@@ -105,7 +105,7 @@ class StreamUpkeep:
             oldest = None
             if info["pending"]:
                 summary = await self._ask("XPENDING", name, info["name"])
-                oldest = _parsed(summary[1]) if summary[1] else None
+                oldest = _parsed(summary[1]) if summary and summary[1] else None
             lag = info.get("lag")
             if lag is None:  # the server cannot tell after some deletions: at most what is there
                 lag = await self._ask("XLEN", name)
@@ -115,20 +115,18 @@ class StreamUpkeep:
 
     async def _info(self, *what: str) -> list[dict[str, Any]]:
         """An XINFO reply; empty where there is no such stream or group."""
-        try:
-            return [_named(fields) for fields in await self._ask("XINFO", *what)]
-        except ErrorReply as error:
-            if error.code == "NOGROUP" or "no such key" in error.message:
-                return []
-            raise
+        found = await self._ask("XINFO", *what)
+        return [_named(fields) for fields in found or ()]
 
     async def _ask(self, *parts: str) -> Any:  # noqa: ANN401 - whatever the command answers
-        with unavailable_when_away():
+        with answering():
             try:
                 return await self._clients.hot.execute(*parts, safe=True, deadline_s=COMMAND_DEADLINE_S)
             except ErrorReply as error:
                 if is_no_stream(error):  # whoever reads or writes it makes it again
                     raise Unavailable("redis", "a key of ours is not a stream") from error
+                if error.code == "NOGROUP" or "no such key" in error.message:
+                    return None
                 raise
 
 

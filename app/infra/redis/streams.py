@@ -16,9 +16,9 @@ import msgspec
 from app.contracts.streams import CONSUMER, FIELD, Envelope, live, relay_fence, shard_of, stream
 from app.domain.errors import Unavailable
 from app.hotpath.client import Client
-from app.hotpath.errors import ErrorReply, HotpathError
+from app.hotpath.errors import ErrorReply, HotpathError, NotNow
 from app.hotpath.scripts import Script
-from app.infra.redis.clients import NO_ANSWER, RedisClients, unavailable_when_away
+from app.infra.redis.clients import RedisClients
 from app.infra.redis.scripts import source
 from app.observability.logging import logger
 
@@ -56,7 +56,7 @@ class EventStreams:
     def __init__(self, clients: RedisClients, shards: int) -> None:
         """Spread events over so many shards."""
         self._clients = clients
-        self._shards = shards
+        self.shards = shards
 
     async def publish(
         self, envelopes: Sequence[Envelope], tokens: Mapping[int, int] | None = None
@@ -67,10 +67,10 @@ class EventStreams:
         `tokens` (shard → token) are the leases of whoever publishes: a shard that a newer token has written
         to refuses. What a shard refuses it refuses as a whole, so that order is kept. One whose key is not a
         stream refuses once: the key is deleted, whoever reads sees it is gone.
-        Raises Unavailable where Redis did not answer, or has no memory: any of them may have been appended.
+        Raises Unavailable where no shard answered, or has memory: any of them may have been appended.
         """
         bodies: dict[int, list[bytes]] = {}
-        shards = [shard_of(envelope.subject, self._shards) for envelope in envelopes]
+        shards = [shard_of(envelope.subject, self.shards) for envelope in envelopes]
         for shard, envelope in zip(shards, envelopes, strict=True):
             bodies.setdefault(shard, []).append(_encoder.encode(envelope))
         held = tokens or {}
@@ -78,19 +78,18 @@ class EventStreams:
             *(self._append(shard, held.get(shard, 0), those) for shard, those in bodies.items()),
             return_exceptions=True,
         )
-        refused = set()
-        for shard, outcome in zip(bodies, appended, strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            if not outcome:
-                refused.add(shard)
-        return [shard not in refused for shard in shards]
+        failed = [outcome for outcome in appended if isinstance(outcome, BaseException)]
+        for error in failed:
+            if len(failed) == len(appended) or not isinstance(error, Unavailable):
+                raise error
+        taken = {shard for shard, outcome in zip(bodies, appended, strict=True) if outcome is True}
+        return [shard in taken for shard in shards]
 
     async def _append(self, shard: int, token: int, bodies: Sequence[bytes]) -> bool:
         environment = self._clients.environment
         key = stream(environment, shard)
         keys = (key, relay_fence(environment, shard))
-        with unavailable_when_away():
+        with answering():
             try:
                 done = await self._clients.hot.evaluate(
                     _APPEND, keys, (token, live(environment), FIELD, *bodies), deadline_s=PUBLISH_DEADLINE_S
@@ -118,17 +117,15 @@ class ConsumerGroup:
 
     async def create(self) -> bool:
         """Make streams and groups where there are none, from the beginning; whether any was missing."""
-        with unavailable_when_away():
+        with answering():
             replies = await self._create()
             broken = [name for name, reply in zip(self._streams, replies, strict=True) if is_no_stream(reply)]
             if broken:
                 await _delete_unless_streams(self._clients, broken)
                 replies = await self._create()
             for reply in replies:
-                if isinstance(reply, NO_ANSWER):
-                    raise reply
                 if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):
-                    raise Unavailable("redis", str(reply))
+                    raise reply
         return not all(isinstance(reply, Exception) for reply in replies)
 
     async def _create(self) -> list[Any]:
@@ -203,7 +200,7 @@ class ConsumerGroup:
     async def remove(self, consumer: str | bytes, *, idle_s: float) -> None:
         """Have a consumer forgotten wherever it holds nothing and was idle for so long."""
         arguments = (self._group, consumer, int(idle_s * 1000))
-        with unavailable_when_away():
+        with answering():
             for name in self._streams:
                 await self._clients.hot.evaluate(
                     _REMOVE_CONSUMER, (name,), arguments, deadline_s=COMMAND_DEADLINE_S
@@ -224,15 +221,27 @@ async def _all_of(asked: "Sequence[asyncio.Future[Any]]") -> list[Any]:
 
 
 @contextmanager
-def _gone_is_told() -> Iterator[None]:
+def answering() -> Iterator[None]:
+    """Turn what is no answer into Unavailable, in words that do not change from one attempt to the next."""
     try:
         yield
+    except NotNow as error:
+        raise Unavailable("redis", f"it refuses: {error.code}") from error
     except ErrorReply as error:
-        if error.code in _GONE:
-            raise GroupGoneError(error.message) from error
         raise Unavailable("redis", error.message) from error
-    except HotpathError as error:
-        raise Unavailable("redis", str(error)) from error
+    except HotpathError as error:  # why, the hot client says once
+        raise Unavailable("redis", "it does not answer") from error
+
+
+@contextmanager
+def _gone_is_told() -> Iterator[None]:
+    with answering():
+        try:
+            yield
+        except ErrorReply as error:
+            if error.code in _GONE:
+                raise GroupGoneError(error.message) from error
+            raise
 
 
 def is_no_stream(reply: object) -> bool:

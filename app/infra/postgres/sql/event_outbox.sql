@@ -1,11 +1,13 @@
--- lead: become the one relay of this database, or not; held until the connection ends
-SELECT pg_try_advisory_lock($1);
-
--- waiting: the oldest events that no stream has, in order, with the age of the first; what did not happen in a span
--- of time comes without a type. The span spares partitions
+-- waiting: the oldest events that no stream has, in order, with the age of the first, of some shards or of all: the
+-- shard is computed as everybody does it, by CRC-32 of the subject. What did not happen in a span of time comes
+-- without a type; the span spares partitions
 SELECT o.position, o.subject, o.sequence, e.type, e.time, e.correlation_id, e.traceparent, e.data,
     extract(epoch FROM clock_timestamp() - o.created_at)::float8 AS age_s
-FROM (SELECT * FROM event_outbox ORDER BY position LIMIT $1) o
+FROM (
+    SELECT * FROM event_outbox
+    WHERE $5::int[] IS NULL OR crc32(convert_to(subject, 'UTF8')) % $4 = ANY ($5::int[])
+    ORDER BY position LIMIT $1
+) o
 LEFT JOIN events e ON e.subject = o.subject AND e.sequence = o.sequence AND e.time >= $2 AND e.time < $3
 ORDER BY o.position;
 
