@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from app.contracts.streams import Envelope, happened_at
 from app.contracts.versions import brought_up
 from app.infra.postgres import replay_events, replays
@@ -77,7 +79,11 @@ class Rebuild:
         if replay.cursor == _CATCHING_UP:
             caught_up = await self._catch_up(connection, shadow, replay)
             return Read(None if caught_up <= CAUGHT_UP_EVENTS_MAX else _CATCHING_UP, 0)
-        batch = await anext(event_batches(connection, self._wanted(replay), replay.cursor, size=size))
+        last = await shadow.last_subject()
+        if last is None:
+            return Read(_CATCHING_UP, 0)
+        wanted = msgspec.structs.replace(self._wanted(replay), last_subject=last)
+        batch = await anext(event_batches(connection, wanted, replay.cursor, size=size))
         if batch.events:
             subjects = list({event.subject for event in batch.events})
             allowed = await shadow.allowed(subjects)
@@ -107,7 +113,7 @@ class Rebuild:
         self,
         connection: Connection,
         replay: Replay,
-        changes: Sequence[Change],  # noqa: ARG002 - all of them
+        changes: Sequence[Change],
     ) -> dict[str, Any]:
         """Nobody else writes to the table now: catch up, look again, and write. Raises MovedError."""
         shadow = self._shadow(connection, replay)

@@ -31,12 +31,16 @@ _BEGINNING: Final = ("", 0)
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which events: of these types (as they are called today), from `since`, before `until`, of a subject."""
+    """Which events: of these types (as they are called today), from `since`, before `until`.
+
+    Of one `subject`, or of all up to and with `last_subject`, in the database's order of texts.
+    """
 
     types: frozenset[str]
     since: datetime | None = None
     until: datetime | None = None
     subject: str | None = None
+    last_subject: str | None = None
 
 
 class EventBatch(msgspec.Struct, frozen=True):
@@ -79,11 +83,14 @@ async def _of_all(
     connection: Connection, wanted: Wanted, after: tuple[str, int], size: int, source: str
 ) -> Page:
     span = _span(wanted)
-    end = await connection.fetchrow(SQL["window_end"], *after, *span, size, timeout=STATEMENT_TIMEOUT_S)
+    arguments = (*after, *span, size, wanted.last_subject)
+    end = await connection.fetchrow(SQL["window_end"], *arguments, timeout=STATEMENT_TIMEOUT_S)
     if end is None:
         return (), None
-    rows = await connection.fetch(SQL["window"], *after, *span, *end, _stored(wanted.types))
-    return tuple([brought_up(envelope(row, source)) for row in rows]), tuple(end)
+    last = end["subject"], end["sequence"]
+    rows = await connection.fetch(SQL["window"], *after, *span, *last, _stored(wanted.types))
+    # Fewer than asked for: that was the end, although more may have come meanwhile, and always will.
+    return tuple([brought_up(envelope(row, source)) for row in rows]), last if end["found"] == size else None
 
 
 async def _of_one(

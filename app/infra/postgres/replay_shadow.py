@@ -106,8 +106,13 @@ class Shadow:
         """Drop it, where it is."""
         await self._connection.execute(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
 
+    async def last_subject(self) -> str | None:
+        """The last subject of which anything counts. `enter` first, as for all below."""
+        found: str | None = await self._connection.fetchval(SQL["last_subject"])
+        return found
+
     async def allowed(self, subjects: Sequence[str]) -> Mapping[str, int]:
-        """How far some subjects count. `enter` first, as for all below."""
+        """How far some subjects count."""
         rows = await self._connection.fetch(SQL["allowed"], subjects)
         return {row["subject"]: row["sequence"] for row in rows}
 

@@ -2,10 +2,11 @@
 
 The newer version wins, however writes overtake one another. The document of an open order is kept for at most
 a second after it was true, also where the write itself was late, so a write that is lost heals itself; that
-of a final order, which changes no more, is kept for an hour. If the process dies here, the next reader asks
+of a final order is kept for an hour: only its price may still be mended, and whoever does that writes it. If the process dies here, the next reader asks
 PostgreSQL.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -83,3 +84,10 @@ class Documents:
         at = monotonic() if as_of is None else as_of
         with unavailable_when_away():
             await self._cache.put_all([self.entry(order, at) for order in orders], deadline_s=deadline_s)
+
+    async def rewrite(self, orders: Sequence[Order]) -> None:
+        """Put the documents of orders as they were just read, whatever is there."""
+        at = monotonic()
+        with unavailable_when_away():
+            await asyncio.gather(*(self._cache.forget(self.key(order.id)) for order in orders))
+        await self.put_all(orders, as_of=at)

@@ -2,10 +2,10 @@
 SELECT count(*) FROM events
 WHERE type = ANY ($1::text[]) AND time >= $2 AND time < $3 AND ($4::text IS NULL OR subject = $4);
 
--- window_end: the last of the next so many events, in the order in which they are read
-SELECT w.subject, w.sequence FROM (
+-- window_end: the last of the next so many events, in the order in which they are read, and how many there are
+SELECT w.subject, w.sequence, count(*) OVER () AS found FROM (
     SELECT subject, sequence FROM events
-    WHERE (subject, sequence) > ($1, $2) AND time >= $3 AND time < $4
+    WHERE (subject, sequence) > ($1, $2) AND time >= $3 AND time < $4 AND ($6::text IS NULL OR subject <= $6)
     ORDER BY subject, sequence LIMIT $5
 ) w ORDER BY w.subject DESC, w.sequence DESC LIMIT 1;
 

@@ -1,6 +1,9 @@
 -- enter: from here to the end of the transaction, tables are looked for in the shadow first
 SELECT set_config('search_path', $1 || ', public', true), set_config('timezone', 'UTC', true);
 
+-- last_subject: the last one that the shadow may have events of
+SELECT max(subject) FROM cut;
+
 -- allowed: how far some subjects count
 SELECT subject, sequence FROM cut WHERE subject = ANY ($1::text[]);
 

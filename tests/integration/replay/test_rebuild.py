@@ -1,0 +1,198 @@
+"""Projections are rebuilt beside the live ones: what is shown is what is applied, or nothing is."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.domain.errors import Refused
+from app.infra.postgres import dead_letters
+from tests.integration.replay.past import LIVE, Past
+
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@pytest.mark.parametrize("handler", LIVE)
+async def test_a_rebuild_of_what_is_right_differs_in_nothing(past: Past, handler):
+    """Projections equal a rebuild from zero: the same rows, the same hash."""
+    await past.happens(8)
+    await past.consume()
+    replay = await past.run(handler)
+    assert (replay.state, replay.changes) == ("shown", 0)
+    assert replay.summary["live_hash"] == replay.summary["rebuilt_hash"]
+    assert replay.summary["rows"] == replay.summary["rebuilt_rows"] == len(await past.live(handler))
+    assert replay.done == replay.total > 20
+
+
+@pytest.mark.parametrize("handler", LIVE)
+async def test_what_was_lost_is_built_again(past: Past, handler):
+    """A table that was emptied is as it was."""
+    await past.happens(8)
+    await past.consume()
+    right = await past.live(handler)
+    table = "daily_summary" if handler == "daily_summary" else "analytics_minutes"
+    await past.database.execute(f"DELETE FROM {table}")
+    replay = await past.run(handler, is_applied=True)
+    assert replay.state == "applied"
+    assert replay.changes == replay.applied == len(right)
+    assert await past.live(handler) == right
+    assert replay.summary["applied_hash"] == replay.summary["rebuilt_hash"]
+
+
+async def test_showing_changes_nothing(past: Past):
+    """Without apply the live rows stay as wrong as they are; what is wrong is on record."""
+    await past.happens(4)
+    await past.consume()
+    await past.database.execute("UPDATE daily_summary SET captured = captured + 5, accepted = 1")
+    wrong = await past.live("daily_summary")
+    replay = await past.run("daily_summary")
+    assert await past.live("daily_summary") == wrong
+    (change,) = await past.changes(replay.id)
+    assert change.key == {"day": str(TODAY.date()), "currency": "USD"}
+    assert change.difference == {"captured": -5, "accepted": 3}
+    assert replay.summary["sums"] == {"USD": {"captured": -5, "accepted": 3}}
+
+
+async def test_what_is_shown_is_applied_later_exactly(past: Past):
+    """Applying a plan makes the rows what was shown, and a second look finds nothing."""
+    await past.happens(4)
+    await past.consume()
+    right = await past.live("daily_summary")
+    await past.database.execute("UPDATE daily_summary SET captured = 0, items = 1000")
+    await past.database.execute("INSERT INTO daily_summary (day, currency) VALUES ('2020-02-02', 'EUR')")
+    shown = await past.run("daily_summary")
+    changes = await past.changes(shown.id)
+    assert [change.after is None for change in changes] == [True, False]
+    assert (await past.apply(shown.id)).state == "applied"
+    assert await past.live("daily_summary") == right
+    assert await past.changes(shown.id) == changes
+    assert (await past.run("daily_summary")).changes == 0
+    assert not await past.shadows()
+
+
+async def test_it_refuses_when_somebody_else_changed_a_row(past: Past):
+    """A row that is wrong in another way than was shown: nothing is changed, and it says where."""
+    await past.happens(4)
+    await past.consume()
+    await past.database.execute("UPDATE daily_summary SET captured = 0")
+    shown = await past.run("daily_summary")
+    await past.database.execute("UPDATE daily_summary SET captured = 1")
+    moved = await past.live("daily_summary")
+    replay = await past.apply(shown.id)
+    assert replay.state == "refused"
+    assert str(TODAY.date()) in (replay.error or "")
+    assert (await past.live("daily_summary"), replay.applied) == (moved, 0)
+    assert not await past.shadows()
+
+
+async def test_it_refuses_when_the_same_was_applied_before(past: Past):
+    """Two plans for the same mistake: the second would do it twice."""
+    await past.happens(4)
+    await past.consume()
+    await past.database.execute("UPDATE daily_summary SET captured = 0")
+    first, second = await past.run("daily_summary"), await past.run("daily_summary")
+    assert (await past.apply(first.id)).state == "applied"
+    right = await past.live("daily_summary")
+    assert (await past.apply(second.id)).state == "refused"
+    assert await past.live("daily_summary") == right
+
+
+@pytest.mark.parametrize("handler", LIVE)
+async def test_consumers_go_on_meanwhile_and_nothing_is_lost_or_doubled(past: Past, handler):
+    """Orders come and are consumed between all transactions of a replay; it differs in what was wrong."""
+    await past.happens(6)
+    await past.consume()
+    await past.database.execute("UPDATE daily_summary SET captured = captured + 7")
+    await past.database.execute("UPDATE analytics_minutes SET value = value + 7 WHERE measure = 'revenue'")
+    replay = await past.ask(handler, is_applied=True)
+    state = ""
+    while state not in {"applied", "refused", "failed"}:
+        await past.happens(1)
+        await past.consume()
+        state = await past.step(replay)
+    assert state == "applied", await past.one(replay)
+    await past.happens(1)
+    await past.consume()
+    sums = (await past.one(replay)).summary["sums"]
+    assert sum(column for sum_ in sums.values() for column in sum_.values()) % 7 == 0
+    assert (await past.run(handler)).changes == 0
+    if handler == "daily_summary":
+        assert await past.orders.summary() == await past.orders.expected()
+
+
+async def test_consumers_that_write_at_the_same_time_are_waited_for(past: Past):
+    """Effects and the swap run into one another, many times: all of it is counted, once."""
+    await past.happens(4)
+    await past.consume()
+
+    async def consuming() -> None:
+        for _ in range(6):
+            await past.happens(2)
+            await past.consume()
+
+    writing = asyncio.create_task(consuming())
+    while not writing.done():
+        await past.database.execute("UPDATE daily_summary SET items = items + 1")
+        replay = await past.run("daily_summary", is_applied=True)
+        assert replay.state == "applied", replay
+    await writing
+    assert (await past.run("daily_summary")).changes == 0
+    assert await past.orders.summary() == await past.orders.expected()
+
+
+async def test_events_that_are_not_consumed_yet_are_not_counted(past: Past):
+    """The rebuilt rows hold what the live ones should hold now, not what they will hold."""
+    await past.happens(6)
+    await past.consume(3)
+    replay = await past.run("daily_summary")
+    assert replay.changes == 0
+    await past.consume()
+    assert (await past.run("daily_summary")).changes == 0
+
+
+async def test_a_discarded_event_stays_left_out(past: Past):
+    """Somebody decided that it has no effect in its group."""
+    order = await past.orders.accept()
+    await past.consume()
+    wrong = dead_letters.FAILED
+    await past.database.execute(
+        "INSERT INTO dead_letters (consumer_group, subject, sequence, type, kind, state, error, stack) "
+        "VALUES ('projections', $1, 1, 'order.accepted.v1', $2, 'discarded', '', '')",
+        order.id,
+        wrong,
+    )
+    (change,) = await past.changes((await past.run("daily_summary")).id)
+    assert change.after is None
+
+
+async def test_days_that_were_not_asked_for_are_left_alone(past: Past):
+    """With from and to, rows of other times are neither looked at nor touched."""
+    await past.happens(4)
+    await past.consume()
+    await past.database.execute("UPDATE daily_summary SET captured = 0")
+    await past.database.execute("INSERT INTO daily_summary (day, currency) VALUES ('2020-02-02', 'EUR')")
+    before = await past.run("daily_summary", until=TODAY, is_applied=True)
+    assert (before.state, before.changes) == ("applied", 1)
+    today = await past.run("daily_summary", since=TODAY, until=TODAY + timedelta(days=1))
+    assert (today.changes, today.summary["rows"], today.done) == (1, 1, today.total)
+
+
+async def test_two_of_one_handler_are_not_applied_at_once(past: Past):
+    """The second is told to wait."""
+    await past.happens(2)
+    await past.consume()
+    await past.database.execute("UPDATE daily_summary SET captured = 0")
+    first, second = await past.run("daily_summary"), await past.ask("daily_summary", is_applied=True)
+    shown = await past.run("daily_summary")
+    async with past.database.transaction() as connection:
+        from app.infra.postgres.replays import ask_to_apply
+
+        await ask_to_apply(connection, first.id)
+    with pytest.raises(Refused, match="being applied"):
+        await past.apply(shown.id)
+    from app.domain.errors import Unavailable
+
+    with pytest.raises(Unavailable, match="being applied"):
+        await past.carry(second)
+    assert (await past.carry(first.id)).state == "applied"
+    assert (await past.carry(second)).state == "applied"
