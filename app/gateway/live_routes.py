@@ -22,7 +22,7 @@ SCOPES_OF_ALL: Final = ("orders:read", "products:read", "inventory:read")
 """What a key needs to follow everything: orders, prices and stock are in it."""
 FINAL: Final = frozenset({"completed", "rejected", "cancelled"})
 
-_EVENT_ID: Final = re.compile(r"(.{1,128}):([0-9]{1,9})\Z")
+_EVENT_ID: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9]{1,9})\Z")
 _SEQUENCE: Final = re.compile(r"[0-9]{1,9}\Z")
 _HEADER: Final = b"last-event-id"
 _KINDS: Final = frozenset(TYPES.values())
