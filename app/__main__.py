@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "keys": ("app.infra.postgres.keys:main", "create, list and revoke API keys"),
     "dlq": ("app.infra.postgres.dead_letter_commands:main", "show, retry or discard events that failed"),
     "mails": ("app.infra.postgres.mail_commands:main", "show mails to customers, send failed ones after all"),
+    "replay": ("app.replay.commands:main", "run events of the past through a handler again"),
     "audit": ("app.infra.postgres.audit:main", "check every chain of events and every daily seal"),
     "seed": ("app.dev.seed:main", "put the development catalogue, stock and key in place"),
     "sandbox": ("app.dev.sandbox.server:main", "run the sandbox providers"),

@@ -29,14 +29,18 @@ from app.infra.postgres.webhook_deliveries import WebhookDeliveries
 from app.infra.postgres.workflow_jobs import WorkflowJobs
 from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.redis.clients import open_redis
+from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.infra.temporal.client import connect, is_well
 from app.infra.webhooks.sender import HttpSender
 from app.observability import health, logging, metrics
+from app.replay.engine import Engine
+from app.replay.registry import handlers
 from app.workers.activities.inventory import InventoryActivities
 from app.workers.activities.notifications import NotificationActivities
 from app.workers.activities.orders import OrderActivities
 from app.workers.activities.payments import PaymentActivities
+from app.workers.activities.replay import ReplayActivities
 from app.workers.activities.shipping import ShippingActivities
 from app.workers.activities.webhooks import WebhookActivities
 from app.workers.heartbeats import Heartbeats
@@ -44,11 +48,12 @@ from app.workers.outcomes import Outcomes
 from app.workers.starter import Starter
 from app.workers.teller import Teller
 from app.workers.workflows.order import OrderWorkflow
+from app.workers.workflows.replay import ReplayWorkflow
 from app.workers.workflows.webhook import WebhookDeliveryWorkflow
 
 WORKFLOWS_CACHED_MAX: Final = 2000
 WORKFLOWS: Final[Mapping[str, Sequence[type]]] = {
-    t.QUEUE_ORDERS: [OrderWorkflow],
+    t.QUEUE_ORDERS: [OrderWorkflow, ReplayWorkflow],
     t.QUEUE_NOTIFICATIONS: [WebhookDeliveryWorkflow],
 }
 """Queue → the workflows that are served there."""
@@ -102,7 +107,9 @@ async def _run(settings: Settings) -> int:
         stack.callback(sender.close)
         sent = WebhookDeliveries(database, streams.source(settings.environment))
         webhooks = WebhookActivities(sent, sender)
-        workers = _workers(settings, client, orders, _activities(orders, payments, carrier, webhooks))
+        replays = ReplayActivities(Engine(database, handlers(Documents(redis, settings.environment))))
+        steps = _activities(orders, payments, carrier, webhooks, replays)
+        workers = _workers(settings, client, orders, steps)
         starting: list[asyncio.Task[Any]] = []
         if t.QUEUE_ORDERS in settings.worker_queues:
             channel = streams.hint_workflow_outbox(settings.environment)
@@ -144,7 +151,11 @@ async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
 
 
 def _activities(
-    orders: PostgresOrders, payments: StripePayments, carrier: HttpCarrier, webhooks: WebhookActivities
+    orders: PostgresOrders,
+    payments: StripePayments,
+    carrier: HttpCarrier,
+    webhooks: WebhookActivities,
+    replays: ReplayActivities,
 ) -> dict[str, list[Any]]:
     """Queue → the activities that are served there."""
     inventory = InventoryActivities(orders)
@@ -152,7 +163,7 @@ def _activities(
     shipping = ShippingActivities(orders, carrier)
     own = OrderActivities(orders)
     return {
-        t.QUEUE_ORDERS: [own.cancel_order, own.close_order, own.set_waiting],
+        t.QUEUE_ORDERS: [own.cancel_order, own.close_order, own.set_waiting, replays.carry_replay],
         t.QUEUE_INVENTORY: [inventory.reserve_stock, inventory.release_stock],
         t.QUEUE_PAYMENTS: [paying.authorize_payment, paying.capture_payment, paying.void_payment],
         t.QUEUE_SHIPPING: [
