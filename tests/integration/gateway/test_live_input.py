@@ -8,9 +8,9 @@ from tests.integration.gateway.served import KEY, Gateway, raw
 
 HOSTILE = [
     "%00", "%00:1", "ord_%00:1", "%F0%9F%92%A9:1", "a:b:c", ":1", "1:", "-1", "1.0", "1e3", "0x1", "%2B1",
-    "9" * 10, "9" * 300, "x" * 5000, "'", "';--:1", "%0d%0aX-Evil:1", "null", "%FF", "%ED%A0%80", "%", "%D9%A1",
-    "ord_06dzpv7x2m8wq3k9n5t1r4c7j0:1", "ord_06dzpv7x2m8wq3k9n5t1r4c7j0:0", "%E2%80%AE:1", "%20", "*", "%25",
-    "..%2F..", "cd-1467:1&after=2",
+    "9" * 10, "9" * 300, "x" * 5000, "'", "';--:1", "%0d%0aX-Evil:1", "null", "%FF", "%ED%A0%80", "%", "*",
+    "ord_06dzpv7x2m8wq3k9n5t1r4c7j0:1", "ord_06dzpv7x2m8wq3k9n5t1r4c7j0:0", "%E2%80%AE:1", "%20", "%25",
+    "%D9%A1", "..%2F..", "cd-1467:1&after=2",
 ]  # fmt: skip
 STREAM = "Accept: text/event-stream"
 JSON = "Accept: application/json"
@@ -54,8 +54,11 @@ async def test_an_order_that_is_none_has_no_events(shared_gateway: Gateway, text
 
 @pytest.mark.parametrize(
     "query",
-    ["type=", "type=x", "type=order.accepted.v1,,", "type=%00", "type=order", "types=x", "x=1", "after=1&after=2", "type=order.accepted&type=order.accepted", "%00=1", "type=" + "order.accepted," * 300,
-     "cursor=x", "limit=0"],
+    [
+        "type=", "type=x", "type=order.accepted.v1,,", "type=%00", "type=order", "types=x", "x=1", "%00=1",
+        "after=1&after=2", "type=order.accepted&type=order.accepted", "type=" + "order.accepted," * 300,
+        "cursor=x", "limit=0",
+    ],
 )  # fmt: skip
 async def test_what_is_asked_of_everything_is_said_rightly_or_refused(shared_gateway: Gateway, query: str):
     """Nobody waits for events of a type that there is not."""
