@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "mails": ("app.infra.postgres.mail_commands:main", "show mails to customers, send failed ones after all"),
     "replay": ("app.replay.commands:main", "run events of the past through a handler again"),
     "audit": ("app.infra.postgres.audit:main", "check every chain of events and every daily seal"),
+    "events": ("app.infra.archive.commands:main", "archive months of events, drop those that are archived"),
     "seed": ("app.dev.seed:main", "put the development catalogue, stock and key in place"),
     "sandbox": ("app.dev.sandbox.server:main", "run the sandbox providers"),
 }
