@@ -19,7 +19,7 @@ from app.consumer.mail_sender import MailSender, mail_sender
 from app.consumer.patience import for_ever
 from app.contracts.documents import rfc3339
 from app.infra.postgres.event_outbox import open_outbox
-from app.infra.postgres.mails import PostgresMails
+from app.infra.postgres.mails import SQL, PostgresMails
 from tests.integration.consumer.orders import Orders
 from tests.integration.consumer.processes import Consumer
 from tests.integration.consumer.sink import Sink
@@ -315,6 +315,18 @@ async def test_two_senders_share_the_work(orders: Orders, told, mails, sink, dat
         await until(database, "state = 'sent'")
     assert len(set(sink.recipients)) == len(sink.recipients) == 70
     assert sink.connections <= 4
+
+
+async def test_two_that_claim_in_one_moment_claim_different_mails(orders: Orders, told, mails, database):
+    """What another is just claiming is passed over, and not waited for."""
+    await tell(told, *[await orders.accept(email="ada@mail.example") for _ in range(2)])
+    async with database.transaction() as connection:
+        (row,) = await connection.fetch(SQL["claim"], 1, 60.0)
+        async with asyncio.timeout(4):
+            claimed = await mails.claim(50, 60)
+    assert len(claimed) == 1
+    assert claimed[0].order.id != row["id"]
+    assert await mails.claim(50, 60) == []
 
 
 async def test_a_later_mail_of_an_order_never_overtakes(orders: Orders, told, mails):
