@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from app.dev.servers import EmbeddedValkey
+from app.domain.chain import link
+from app.infra.postgres.dead_letters import OPEN, DeadLetters
 from app.infra.postgres.pool import Database
 from tests.integration.consumer.afterwards import all_is_well
-from tests.integration.consumer.orders import Orders
+from tests.integration.consumer.orders import GROUPS, Orders
 from tests.integration.consumer.processes import HASTY, Consumer, running
 from tests.servers import redis_in
 
@@ -23,6 +25,21 @@ INSERT INTO event_outbox (subject, sequence)
 SELECT subject, sequence FROM events, generate_series(1, $1) WHERE random() < $2 ORDER BY random()
 """
 """What was published already is published again, out of order."""
+
+UNHEARD_OF = "order.reviewed.v7"
+UPGRADED = f"""
+import sys
+import msgspec
+from app.consumer import run
+made = run.groups
+def groups(*given, **named):
+    known = made(*given, **named)
+    return tuple(msgspec.structs.replace(g, handlers={{**g.handlers, {UNHEARD_OF!r}: ()}}) for g in known)
+run.groups = groups
+from app.__main__ import main
+sys.exit(main())
+"""
+"""A consumer of the release that knows it."""
 
 
 @asynccontextmanager
@@ -145,6 +162,51 @@ async def test_a_redis_without_memory_keeps_nobody_from_the_rest(
             await clients.hot.execute("CONFIG", "SET", "maxmemory", 0)
         await all_is_well(orders, database_url)
         assert "Traceback" not in consumer.log()
+
+
+async def test_what_a_newer_release_wrote_is_set_aside_and_handled_after_the_upgrade(
+    database_url: str, redis_url: str, orders: Orders
+) -> None:
+    """In every group, with all that follows it for the order; nothing else waits, and nobody says a word."""
+    letters = DeadLetters(orders.database)
+    order = await orders.accept()
+    await write_unknown(orders.database, order.id)
+    async with running(database_url, redis_url, ("-c", HASTY)) as older:
+        await orders.complete(order)
+        await orders.many(4)
+        async with asyncio.timeout(20):
+            while len(await letters.page(0, 10, states=(OPEN,))) < len(GROUPS):
+                await asyncio.sleep(0.05)
+            while await orders.behind() > 1:
+                await asyncio.sleep(0.05)
+        found = await letters.page(0, 10)
+        assert {(letter.subject, letter.type, letter.kind) for letter in found} == {
+            (order.id, UNHEARD_OF, "unknown")
+        }
+        assert await older.end() == 0
+    async with running(database_url, redis_url, ("-c", UPGRADED)):
+        await all_is_well(orders, database_url)
+    assert {letter.state for letter in await letters.page(0, 10)} == {"handled"}
+
+
+async def write_unknown(database: Database, order_id: str) -> None:
+    """Put the next event of an order on record as a release would that knows more than this one."""
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(
+            "SELECT version, last_hash, clock_timestamp() AS at FROM orders WHERE id = $1 FOR UPDATE",
+            order_id,
+        )
+        place = (order_id, row["version"] + 1, UNHEARD_OF, row["at"], "corr", None, '{"stars":5}')
+        hashed = link(row["last_hash"], *place)
+        await connection.execute(
+            "INSERT INTO events (subject, sequence, type, time, correlation_id, traceparent, data,"
+            " previous_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            *place, row["last_hash"], hashed,
+        )  # fmt: skip
+        await connection.execute("INSERT INTO event_outbox (subject, sequence) VALUES ($1, $2)", *place[:2])
+        await connection.execute(
+            "UPDATE orders SET version = $2, last_hash = $3 WHERE id = $1", *place[:2], hashed
+        )
 
 
 @pytest.mark.full

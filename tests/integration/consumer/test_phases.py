@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+from tests.integration.consumer.afterwards import all_is_well
 from tests.integration.consumer.processes import Consumer, running
 
 DOOMED = """
@@ -49,4 +50,4 @@ async def test_a_kill_in_every_phase_loses_and_doubles_nothing(database_url, red
             await consumer.close()
         await orders.many(4)
     async with running(database_url, redis_url):
-        await orders.all_caught_up()
+        await all_is_well(orders, database_url)
