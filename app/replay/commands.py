@@ -20,6 +20,7 @@ from app.infra.postgres.replays import Asked, Change, PostgresReplays, Replay, S
 from app.replay import lines
 from app.replay.asking import ask
 from app.replay.messages import change_document, document
+from app.replay.price_files import list_name, prices_in
 from app.replay.registry import handlers
 from app.usage import EXIT_USAGE, Parser
 
@@ -87,6 +88,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--parameters", type=_parameters, metavar="JSON", help="what the handler wants to know"
     )
+    parser.add_argument(
+        "--prices", type=prices_in, metavar="FILE",
+        help="for reprice: the corrected price list, CSV (sku,amount,currency) or JSON",
+    )  # fmt: skip
+    parser.add_argument(
+        "--price-list", type=list_name, metavar="NAME", help="what it is called, if not as FILE is"
+    )
     parser.add_argument("--apply", action="store_true", help="change what differs, not only show it")
     parser.add_argument("--json", action="store_true", help="answer in JSON, with every row")
     return parser
@@ -96,12 +104,17 @@ async def _ask(database: Database, asked: argparse.Namespace) -> Replay:
     wanted = Asked(
         handler=asked.handler,
         selection=Selection(asked.since, asked.until, asked.type, asked.order),
-        parameters=asked.parameters or {},
+        parameters=_parameters_of(asked),
         rate_per_s=asked.rate,
         is_applied=asked.apply,
     )
     async with database.transaction() as connection:
         return await ask(connection, wanted, handlers())
+
+
+def _parameters_of(asked: argparse.Namespace) -> dict[str, Any]:
+    named = {"price_list": asked.price_list} if asked.price_list else {}
+    return {**(asked.parameters or {}), **(asked.prices or {}), **named}
 
 
 async def _follow(database: Database, replay: Replay, asked: argparse.Namespace) -> int:
@@ -256,7 +269,7 @@ def main(argv: list[str]) -> int:
         or asked.since
         or asked.until
         or asked.rate
-        or asked.parameters
+        or _parameters_of(asked)
     ):
         parser.error("only with --handler can anything be chosen")
     dsn = config.load("tool").database_url

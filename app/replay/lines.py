@@ -115,6 +115,10 @@ def tell(replay: Replay, changes: Sequence[Change]) -> None:
         say(f"… and {replay.changes - ROWS_MAX:,} more; --json shows all of them")
     for of, columns in replay.summary.get("sums", {}).items():
         say(f"in sum  {of}  " + "  ".join(f"{name} {value:+,}" for name, value in columns.items()))
+    for code, number in replay.summary.get("left_out", {}).items():
+        say(f"left out  {code}  {number:,}")
+    for words in replay.summary.get("left_out_first", ()):
+        say(f"          {words}")
     if "live_hash" in replay.summary:
         live, built = replay.summary["live_hash"], replay.summary["rebuilt_hash"]
         rows = f"{replay.summary['rows']:,} rows live, {replay.summary['rebuilt_rows']:,} rebuilt"

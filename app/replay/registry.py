@@ -7,6 +7,7 @@ from app.projections.rebuilt import REBUILT
 from app.replay.documents import OrderDocuments
 from app.replay.handlers import Handler
 from app.replay.projection import Rebuild
+from app.replay.reprice import Reprice
 
 
 def handlers(documents: Documents | None = None) -> Mapping[str, Handler]:
@@ -14,5 +15,6 @@ def handlers(documents: Documents | None = None) -> Mapping[str, Handler]:
     known: tuple[Handler, ...] = (
         *(Rebuild(projection) for projection in REBUILT),
         OrderDocuments(documents),
+        Reprice(documents),
     )
     return {handler.name: handler for handler in known}

@@ -183,6 +183,8 @@ def _shown(change: Change) -> repricing.Change:
 
 def _price_list(parameters: Mapping[str, Any]) -> PriceList:
     """The price list that a replay was asked with. Raises Refused, naming every place that is wrong."""
+    if "prices" not in parameters:
+        raise refused("/parameters/prices", "A corrected price list is needed (`--prices FILE`).")
     try:
         given = msgspec.convert(parameters, Parameters)
     except msgspec.ValidationError as error:

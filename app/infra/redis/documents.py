@@ -2,8 +2,8 @@
 
 The newer version wins, however writes overtake one another. The document of an open order is kept for at most
 a second after it was true, also where the write itself was late, so a write that is lost heals itself; that
-of a final order is kept for an hour: only its price may still be mended, and whoever does that writes it. If the process dies here, the next reader asks
-PostgreSQL.
+of a final order is kept for an hour: only its price may still be mended, and whoever does that writes it. If
+the process dies here, the next reader asks PostgreSQL.
 """
 
 import asyncio

@@ -191,7 +191,7 @@ PRICE = {"sku": "cup", "price": {"amount": 1, "currency": "USD"}}
 @pytest.mark.parametrize(
     ("parameters", "pointer"),
     [
-        ({}, "/parameters"),
+        ({}, "/parameters/prices"),
         ({"prices": []}, "/parameters/prices"),
         ({"prices": [PRICE, PRICE]}, "/parameters/prices/1"),
         ({"prices": [PRICE | {"sku": "a cup"}]}, "/parameters/prices/0"),
