@@ -11,7 +11,9 @@ from app.replay.price_files import prices_in
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit code of `holdfast replay …`; nothing is there to ask."""
     monkeypatch.setattr(sys, "argv", ["holdfast", "replay", "--handler", "reprice", *arguments])
-    return main()
+    with pytest.raises(SystemExit) as left:
+        main()
+    return left.value.code
 
 
 def test_a_list_is_called_as_its_file_is(tmp_path):
