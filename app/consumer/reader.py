@@ -79,6 +79,7 @@ class Reader:
         self._to_claim: dict[int, bytes] = {}
         self._claim_at = 0.0
         self._ahead: asyncio.Task[Batch] | None = None
+        self._acknowledging: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -92,9 +93,10 @@ class Reader:
         try:
             while not self._stopping.is_set():
                 await self._once(redis)
+            await self._acknowledged()
         finally:
-            if self._ahead is not None:  # what it was given is pending
-                await end((self._ahead,), within_s=BLOCK_S)
+            left = [task for task in (self._ahead, self._acknowledging) if task is not None]
+            await end(left, within_s=BLOCK_S)  # what was read ahead is pending
 
     async def _once(self, redis: Patience) -> None:
         """One batch."""
@@ -140,6 +142,7 @@ class Reader:
             batch = await ahead
             if batch.entries:
                 return batch
+        await self._acknowledged()
         if self._to_claim:
             entries, self._to_claim = await self._group.claim(self._to_claim, idle_s=0, count=ENTRIES_MAX)
             if entries or self._to_claim:
@@ -240,10 +243,23 @@ class Reader:
                 await self._apply(deliveries[middle:])
                 return
             await self._aside.apply(real[0], tokens)
+        await self._acknowledged()
+        entries = [entry for delivery in deliveries for entry in delivery.entries]
+        self._acknowledging = asyncio.create_task(self._acknowledge(entries))
+        if self._ahead is None:
+            await self._acknowledged()
+
+    async def _acknowledge(self, entries: Sequence[Entry]) -> None:
         try:
-            await self._group.acknowledge(entry for delivery in deliveries for entry in delivery.entries)
+            await self._group.acknowledge(entries)
         except (Unavailable, GroupGoneError) as error:
             log.debug("not_acknowledged", error=str(error))  # claimed again later, and skipped
+
+    async def _acknowledged(self) -> None:
+        """Wait until what had its effect is acknowledged. In a flow the next batch does not wait for that."""
+        if self._acknowledging is not None:
+            await self._acknowledging
+            self._acknowledging = None
 
     def _leases_of(self, deliveries: Iterable[Delivery]) -> dict[int, int]:
         """The leases that a batch rests on: the shards that its entries came from."""
