@@ -21,7 +21,7 @@ COMPILE = .venv/lock-tools/bin/uv pip compile pyproject.toml --quiet --universal
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(ARGS)
 
 .DEFAULT_GOAL := all
-.PHONY: all environment help up down test test-full check bench lock clean
+.PHONY: all environment help up down test test-full check bench image image-test lock clean
 
 all: environment help
 
@@ -35,6 +35,8 @@ help:
 	@echo 'make test-full  all tests, those of Redis also with redis-server 7 (under an hour)'
 	@echo 'make check      format, lint, types, import contracts, unit tests (under a minute)'
 	@echo 'make bench      this project beside its references, as ratios (ONLY=name JSON=file SVG=file)'
+	@echo 'make image      the container image, for all three modes (IMAGE=name PYTHON_IMAGE=base)'
+	@echo 'make image-test build it, run it in its three modes against the real servers, and look inside'
 	@echo 'make lock       resolve the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)'
 	@echo 'make clean      remove the environment and every cache; the data stays'
 
@@ -48,8 +50,8 @@ test: environment
 	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-full: environment
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "full or not full" $(ARGS)
-	sh tests/second_redis.sh $(PYTEST) -n $(WORKERS) --dist loadfile -m "full or not full" $(REDIS_TESTS) $(ARGS) || \
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not image" $(ARGS)
+	sh tests/second_redis.sh $(PYTEST) -n $(WORKERS) --dist loadfile -m "not image" $(REDIS_TESTS) $(ARGS) || \
 		test $$? -eq 5 # none of them are among those that ARGS names
 
 check: environment
@@ -58,6 +60,12 @@ check: environment
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	$(PYTEST) tests/unit tests/architecture $(ARGS)
+
+image: environment
+	sh image/build.sh
+
+image-test: image
+	$(PYTEST) -m image tests/image $(ARGS)
 
 bench: environment
 	@sh requirements/peers.sh
@@ -68,6 +76,7 @@ lock: environment
 	@test -x .venv/lock-tools/bin/uv || { .venv/bin/python -m venv .venv/lock-tools && \
 		.venv/lock-tools/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION); }
 	$(COMPILE) --output-file requirements/image.lock
+	$(COMPILE) --extra sandbox --constraint requirements/image.lock --output-file requirements/sandbox.lock
 	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
 	$(COMPILE) --extra bench --constraint requirements/dev.lock --output-file requirements/bench.lock
 	$(subst pyproject.toml,requirements/policy.in,$(COMPILE)) --output-file requirements/policy.lock

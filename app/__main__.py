@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "status": ("app.dev.commands:status", "show what runs"),
     "import": ("app.dev.importer:main", "place a purchase log as orders and audit the result"),
     "migrate": ("app.infra.postgres.migrate:main", "bring the database schema up to date"),
+    "health": ("app.health_command:main", "ask the process of this container how it is"),
     "keys": ("app.infra.postgres.keys:main", "create, list and revoke API keys"),
     "dlq": ("app.infra.postgres.dead_letter_commands:main", "show, retry or discard events that failed"),
     "mails": ("app.infra.postgres.mail_commands:main", "show mails to customers, send failed ones after all"),
@@ -83,6 +84,9 @@ def _load(target: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - whatev
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("app.dev"):
+            print("holdfast: this belongs to development and is not in the image", file=sys.stderr)
+            sys.exit(1)
         if (missing.name or "").startswith("app"):
             raise
         print(f"holdfast: {missing.name} is not installed; this needs the development extra", file=sys.stderr)
