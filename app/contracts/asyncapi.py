@@ -16,6 +16,7 @@ from app.domain.events import TYPES
 VERSION: Final = "1.0"
 EVENTS: Final = "events"
 LIVE: Final = "live"
+WEBHOOKS: Final = "webhooks"
 
 _SCHEMA: Final = "#/components/schemas/{name}"
 _JSON: Final = "application/json"
@@ -37,6 +38,11 @@ them by XREAD, or by a consumer group with a name of your own."""
 _CHANNEL: Final = """\
 Redis pub/sub: each message is the envelope of an event that its stream has. Whoever does not listen
 misses it."""
+_WEBHOOKS: Final = """\
+HTTP: each message is a POST to an endpoint that somebody named at `/v1/webhook-endpoints`, with the envelope
+as its body. The headers `webhook-id`, `webhook-timestamp` and `webhook-signature` are those of Standard
+Webhooks: HMAC-SHA256 of `{id}.{timestamp}.{body}` by the endpoint's secret. What is not answered by 2xx is
+sent again for three days, under the same `webhook-id`; events of one subject may overtake one another."""
 
 _ENVIRONMENT: Final = {"description": "`ENVIRONMENT` of the platform.", "examples": ["dev", "production"]}
 _SHARD: Final = {
@@ -66,12 +72,20 @@ def async_api() -> bytes:
                 "protocol": "redis",
                 "description": "The platform's Redis or Valkey (`REDIS_URL`).",
                 "variables": {"host": {"default": "127.0.0.1"}, "port": {"default": "6379"}},
-            }
+            },
+            "receiver": {
+                "host": "{host}",
+                "protocol": "https",
+                "description": "A server of yours, or of a customer's.",
+                "variables": {"host": {"default": "shop.example.com"}},
+            },
         },
         "channels": _channels(messages),
         "operations": {
             "publishEvent": _operation(EVENTS, messages, "Publish an event to its stream"),
             "tellEvent": _operation(LIVE, messages, "Tell whoever listens of an event that was published"),
+            "deliverEvent": _operation(WEBHOOKS, messages, "Send an event to an endpoint that wants it")
+            | {"bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}}},
         },
         "components": {"messages": messages, "schemas": schemas},
     }
@@ -87,6 +101,7 @@ def _channels(messages: dict[str, Any]) -> dict[str, Any]:
             "address": stream,
             "title": "The streams of events",
             "description": _STREAMS,
+            "servers": [{"$ref": "#/servers/redis"}],
             "parameters": {"environment": _ENVIRONMENT, "shard": _SHARD},
             "messages": references,
         },
@@ -94,7 +109,15 @@ def _channels(messages: dict[str, Any]) -> dict[str, Any]:
             "address": streams.live("{environment}"),
             "title": "Events as they happen",
             "description": _CHANNEL,
+            "servers": [{"$ref": "#/servers/redis"}],
             "parameters": {"environment": _ENVIRONMENT},
+            "messages": references,
+        },
+        WEBHOOKS: {
+            "address": None,  # each endpoint has its own
+            "title": "Webhooks",
+            "description": _WEBHOOKS,
+            "servers": [{"$ref": "#/servers/receiver"}],
             "messages": references,
         },
     }
