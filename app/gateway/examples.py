@@ -26,6 +26,7 @@ from app.gateway.customers import CustomerDocument, customer_document
 from app.gateway.health import Health
 from app.gateway.letter_messages import DecidedDocument, LettersBody
 from app.gateway.live_listener import frame
+from app.gateway.replay_routes import REPLAY_EXAMPLES
 from app.gateway.webhook_messages import (
     DeliveryDocument,
     EndpointBody,
@@ -198,6 +199,7 @@ EXAMPLES: Final = MappingProxyType(
         SecretDocument: SecretDocument(_ENDPOINT, secret_of(bytes(range(32)))),
         DeliveryDocument: _DELIVERY,
         Page[DeliveryDocument]: Page([_DELIVERY], None),
+        **REPLAY_EXAMPLES,
         Health: Health("ok", {"postgres": "ok"}),
     }
 )

@@ -104,6 +104,13 @@ KINDS: Final = (
         "This cannot happen to the order as it is now. Where `Retry-After` is set, ask again later.",
     ),
     Kind(
+        "replay-not-now",
+        409,
+        "Not with this replay, as it is now",
+        "Only what is shown can be applied, within a day and one at a time; only what is not applied yet can "
+        "be stopped. `detail` says how it is.",
+    ),
+    Kind(
         "stock-reserved",
         409,
         "Not that many can be taken away",

@@ -22,6 +22,7 @@ from app.gateway import (
     products,
 )
 from app.gateway.insight_routes import DEAD_LETTERS, INSIGHT
+from app.gateway.replay_routes import REPLAYS
 from app.gateway.route import CURSOR, LIMIT, TEXT, TIME, Parameter, Route
 from app.gateway.waiting import WAIT_SECONDS_MAX
 from app.gateway.webhook_routes import WEBHOOKS
@@ -217,4 +218,4 @@ OPERATIONS: Final = (
     ),
 )  # fmt: skip
 
-ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *INSIGHT, *DEAD_LETTERS, *WEBHOOKS, *OPERATIONS)
+ROUTES: Final = (*ORDERS, *LIVE, *CATALOGUE, *INSIGHT, *DEAD_LETTERS, *REPLAYS, *WEBHOOKS, *OPERATIONS)

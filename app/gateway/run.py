@@ -47,6 +47,7 @@ from app.infra.redis.hints import Hints
 from app.infra.redis.live import LiveChannel
 from app.observability import logging, metrics
 from app.observability.health import CannotListenError, Check
+from app.replay.desk import Desk
 
 EXIT_FAILED: Final = 1
 POSTGRES_TIMEOUT_S: Final = 3.0
@@ -149,6 +150,7 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
         analytics=PostgresAnalytics(database),
         customers=PostgresCustomers(database),
         dead_letters=DeadLetters(database),
+        replays=Desk(database),
         webhook_endpoints=WebhookEndpoints(database),
         webhook_deliveries=WebhookDeliveries(database, source(settings.environment)),
         cached=cached,

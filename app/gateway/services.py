@@ -22,6 +22,7 @@ from app.infra.postgres.webhook_endpoints import WebhookEndpoints
 from app.infra.redis.gate import Gate
 from app.infra.redis.hints import Hints
 from app.observability.health import Check
+from app.replay.desk import Desk
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     analytics: PostgresAnalytics
     customers: PostgresCustomers
     dead_letters: DeadLetters
+    replays: Desk
     webhook_endpoints: WebhookEndpoints
     webhook_deliveries: WebhookDeliveries
     cached: CachedOrders

@@ -17,6 +17,7 @@ from tests.integration.gateway.served import Gateway
 DOCUMENT: dict[str, Any] = msgspec.json.decode(open_api(ROUTES))
 UNKEYED = {
     "/v1/carrier-events",
+    *(f"/v1/replays/{{replay_id}}/{what}" for what in ("apply", "cancel")),
     *(f"/v1/dead-letters/{which}{what}" for which in ("", "{letter_id}/") for what in ("retry", "discard")),
 }
 """What may be asked again without a key, because asking twice is the same as asking once."""
