@@ -86,18 +86,24 @@ class Inspection:
         """Nothing was seen yet."""
         self.last: LinkedEvent | None = None
 
-    def follow(self, event: LinkedEvent) -> Iterator[Break]:
-        """What is wrong with the next event, and with its place behind the one before."""
+    def follow(self, event: LinkedEvent, *, continues: bool = False) -> Iterator[Break]:
+        """What is wrong with the next event, and with its place behind the one before.
+
+        `continues`: what came before it is somewhere else, and somebody else looks at that.
+        """
         before = self.last if self.last is not None and self.last.subject == event.subject else None
         self.last = event
-        expected = 1 if before is None else before.sequence + 1
+        if continues and before is None and event.previous_hash is not None:
+            expected = event.sequence
+        else:
+            expected = 1 if before is None else before.sequence + 1
         if event.sequence > expected:
             last = event.sequence - 1
             lost = f"{expected} is" if last == expected else f"{expected} to {last} are"
             yield _break("missing", event, f"what came before it is gone: {lost} missing")
         elif event.sequence < expected:
             yield _break("doubled", event, "there is another event with this number")
-        elif before is None and event.previous_hash is not None:
+        elif before is None and event.previous_hash is not None and not continues:
             yield _break("unlinked", event, "it is the first, and yet it names one before it")
         elif before is not None and event.previous_hash != before.hash:
             yield _break("unlinked", event, "it does not follow the event before it, as that is now")

@@ -89,3 +89,8 @@ async def archived_through(connection: Connection, subjects: Sequence[str]) -> d
     """For subjects whose first events are in archives only: the sequence of the last of these."""
     rows = await connection.fetch(SQL["archived_through"], subjects, not_before(*subjects))
     return {row["subject"]: row["sequence"] for row in rows}
+
+
+async def orders_of(connection: Connection, begin: datetime, end: datetime) -> int:
+    """How many orders were made in a span of time."""
+    return int(await connection.fetchval(SQL["orders_of"], begin, end))

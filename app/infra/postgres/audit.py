@@ -23,6 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app import config
 from app.domain.chain import Break
 from app.domain.errors import Unavailable
+from app.infra.archive.auditing import ArchiveAudit
+from app.infra.archive.store import NotArchivedError, UnreachableArchiveError, address
+from app.infra.postgres.archives import dropped_months, dropped_until
 from app.infra.postgres.chain_audit import ChainAudit, Span, estimate
 from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, unavailable_when_away
 from app.infra.postgres.seal_audit import SealAudit
@@ -39,13 +42,16 @@ _SETTLE_H: Final = SETTLE.total_seconds() / 3600
 _DESCRIPTION: Final = f"""\
 Check every chain of events and every daily seal: each event is hashed anew from what is stored and follows
 the one before it, each chain ends where its order or product says, each day is what was sealed
-{_SETTLE_H:.0f} hours after its end. Exit code 0: all is as it was; 1: it is not, and where."""
+{_SETTLE_H:.0f} hours after its end. Months that are only in an archive are read there (with --from or --to,
+how they join the months beside them is not looked at). Exit code 0: all is as it was; 1: it is not, and
+where; 69: somebody who is needed does not answer."""
 
 
 class Verdict(msgspec.Struct, kw_only=True):
     """What was found. `found` holds the first breaks, `breaks` counts all; `last_seal` is the newest seen.
 
     `overdue_days` should have a seal and have none yet: no break, but somebody should ask why.
+    `archived_months` were read from an archive.
     """
 
     is_whole: bool = True
@@ -54,6 +60,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     seals: int = 0
     last_seal: dict[str, str] | None = None
     overdue_days: int = 0
+    archived_months: int = 0
     breaks: int = 0
     kinds: dict[str, int] = msgspec.field(default_factory=dict)
     found: list[Break] = msgspec.field(default_factory=list)
@@ -94,28 +101,33 @@ async def verify(
     begin: date | None = None,
     end: date | None = None,
     known: Iterable[tuple[date, bytes]] = (),
+    archive: str | None = None,
 ) -> AsyncIterator[Verdict]:
     """Walk all chains and seals, or those with an event from `begin` to `end`; the verdict so far, often.
 
-    `known` are hashes of seals that were kept somewhere else.
+    `known` are hashes of seals that were kept somewhere else. Months that are no longer here are read from
+    `archive`, or from where they were archived.
 
-    Raises what PostgreSQL says.
+    Raises what PostgreSQL says, UnreachableArchiveError and NotArchivedError.
     """
     span = None
     if begin is not None or end is not None:
         span = Span(moments_of(begin or date(1, 1, 2))[0], moments_of(end or date(9999, 12, 30))[1])
-    chains = ChainAudit(connection, findings.add)
-    seals = SealAudit(connection, findings.add)
+    dropped = await dropped_months(connection)
+    chains = ChainAudit(connection, findings.add, await dropped_until(connection))
+    seals = SealAudit(connection, findings.add, {row.month for row in dropped})
+    archived = ArchiveAudit(connection, findings.add, chains, archive)
 
     def verdict() -> Verdict:
         last = seals.last
         return Verdict(
             is_whole=not findings.kinds,
-            events=chains.events,
+            events=chains.events + archived.events,
             subjects=chains.subjects,
             seals=seals.seals,
             last_seal=None if last is None else {"day": last.day.isoformat(), "hash": last.hash.hex()},
             breaks=findings.kinds.total(),
+            archived_months=archived.months,
             kinds=dict(findings.kinds),
             found=findings.found,
         )
@@ -123,6 +135,8 @@ async def verify(
     async for _ in chains.run(span):
         yield verdict()
     async for _ in seals.run(begin, end):
+        yield verdict()
+    async for _ in archived.run(dropped, begin, end):
         yield verdict()
     for day, hash_ in known:
         await seals.expect(day, hash_)
@@ -184,7 +198,9 @@ async def _run(dsn: str, asked: argparse.Namespace) -> Verdict:
             show = _Show(await estimate(connection))
             try:
                 findings = Findings(quiet=asked.json)
-                async for verdict in verify(connection, findings, asked.begin, asked.end, asked.known):
+                async for verdict in verify(
+                    connection, findings, asked.begin, asked.end, asked.known, asked.archive
+                ):
                     show.update(verdict)
             finally:
                 show.close()
@@ -214,6 +230,13 @@ def _known(value: str) -> tuple[date, bytes]:
     return _day(day), known
 
 
+def _address(value: str) -> str:
+    try:
+        return address(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _parser() -> Parser:
     parser = Parser(prog="holdfast audit", description="Audit the log of record.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -237,12 +260,20 @@ def _parser() -> Parser:
         metavar="D=HASH",
         help="a seal as it was kept somewhere else: it must be the same",
     )
+    check.add_argument(
+        "--archive",
+        type=_address,
+        metavar="URL",
+        help="where archived months lie, if not where they were archived",
+    )
     check.add_argument("--json", action="store_true", help="answer in JSON")
     return parser
 
 
 def _say(verdict: Verdict) -> None:
     counts = f"{verdict.events} events of {verdict.subjects} subjects, {verdict.seals} seals"
+    if verdict.archived_months:
+        counts += f", {verdict.archived_months} months from the archive"
     if verdict.is_whole:
         last = verdict.last_seal
         newest = f"; the last seal, of {last['day']}, is {last['hash']}" if last else ""
@@ -264,6 +295,10 @@ def main(argv: list[str]) -> int:
         verdict = asyncio.run(_run(settings.database_url, asked))
     except Unavailable:
         return _fail("PostgreSQL (DATABASE_URL) is unreachable", EXIT_UNREACHABLE)
+    except UnreachableArchiveError as error:
+        return _fail(f"{error}; the months in it were not checked", EXIT_UNREACHABLE)
+    except NotArchivedError as error:
+        return _fail(f"{error}; the months in it were not checked", 1)
     except asyncpg.UndefinedTableError as error:
         return _fail(f"{error}; run holdfast migrate first", 1)
     if asked.json:

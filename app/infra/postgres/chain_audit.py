@@ -35,12 +35,19 @@ class Span(msgspec.Struct, frozen=True):
 class ChainAudit:
     """Walks the chains of one database. `events` and `subjects` are how many it has seen."""
 
-    def __init__(self, connection: Connection, report: Report) -> None:
-        """Read on a connection of its own, and report each break when it is found."""
+    def __init__(self, connection: Connection, report: Report, dropped_until: datetime | None = None) -> None:
+        """Read on a connection of its own, and report each break when it is found.
+
+        What happened before `dropped_until` is in an archive: `joints` are the first events here of chains
+        that begin there, `untold` the products of which nothing is here. Somebody else looks for both there.
+        """
         self._connection = connection
         self._report = report
+        self._dropped_until = dropped_until
         self.events = 0
         self.subjects = 0
+        self.joints: dict[str, LinkedEvent] = {}
+        self.untold: set[str] = set()
 
     async def run(self, span: Span | None = None) -> AsyncIterator[int]:
         """Walk all chains, or those that have an event in `span`, wholly; after each batch, how many events.
@@ -72,7 +79,7 @@ class ChainAudit:
                 else:
                     rows = await self._connection.fetch(SQL["some"], *after, BATCH_EVENTS_MAX, subjects)
                 more = len(rows) == BATCH_EVENTS_MAX
-                await self._compare(self._follow(inspection, rows, is_end=not more))
+                await self.compare(self._follow(inspection, rows, is_end=not more))
             if rows:
                 after = (rows[-1]["subject"], rows[-1]["sequence"])
             self.events += len(rows)
@@ -86,13 +93,17 @@ class ChainAudit:
             event = LinkedEvent(*row)
             if before is not None and before.subject != event.subject:
                 ended[before.subject] = before
-            for found in inspection.follow(event):
+            is_first = before is None or before.subject != event.subject
+            continues = is_first and event.sequence > 1 and self._dropped_until is not None
+            if continues:
+                self.joints[event.subject] = event
+            for found in inspection.follow(event, continues=continues):
                 self._report(found)
         if is_end and inspection.last is not None:
             ended[inspection.last.subject] = inspection.last
         return ended
 
-    async def _compare(self, ended: dict[str, LinkedEvent]) -> None:
+    async def compare(self, ended: dict[str, LinkedEvent]) -> None:
         """Hold the ends of chains against their orders and products, as these are in this moment."""
         if not ended:
             return
@@ -113,11 +124,15 @@ class ChainAudit:
     async def _untold(self, heads: str, span: Span | None) -> AsyncIterator[None]:
         """Orders or products without any event."""
         begin, end = _ALWAYS if span is None else (span.begin, span.end)
+        if self._dropped_until is not None and heads == "orders":
+            begin = max(begin, self._dropped_until)
         after = ""
         while True:
             rows = await self._connection.fetch(SQL[heads], after, begin, end, PAGE_HEADS_MAX)
             for row in rows:
-                if not row["is_told"]:
+                if not row["is_told"] and self._dropped_until is not None and heads == "products":
+                    self.untold.add(row["subject"])
+                elif not row["is_told"]:
                     detail = f"all events of this {_WHERE[heads]} are missing"
                     self._report(Break("missing", detail, row["subject"]))
             yield

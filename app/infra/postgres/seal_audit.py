@@ -4,7 +4,7 @@ Where a day is not what was sealed, its leaves say which events came later or we
 batch at a time. If the process dies here, nothing is lost but the time.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from datetime import UTC, date, timedelta
 from typing import Final
 
@@ -20,10 +20,16 @@ _DAY: Final = timedelta(days=1)
 class SealAudit:
     """Checks the seals of one database. `seals` is how many it has seen, `last` the newest of them."""
 
-    def __init__(self, connection: Connection, report: Callable[[Break], None]) -> None:
-        """Read on a connection of its own, and report each break when it is found."""
+    def __init__(
+        self, connection: Connection, report: Callable[[Break], None], dropped: Container[date] = ()
+    ) -> None:
+        """Read on a connection of its own, and report each break when it is found.
+
+        The events of `dropped` months (their first days) are in an archive: somebody else looks at them.
+        """
         self._connection = connection
         self._report = report
+        self._dropped = dropped
         self.seals = 0
         self.last: Seal | None = None
 
@@ -67,6 +73,8 @@ class SealAudit:
             await self._check_first(seal)
         elif before is not None:
             self._check_order(seal, before)
+        if seal.day.replace(day=1) in self._dropped:
+            return
         # One moment for the events and their leaves.
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
             content = DayOfEvents()

@@ -36,3 +36,6 @@ LEFT JOIN orders o ON o.id = s.subject
 LEFT JOIN products p ON p.sku = s.subject
 WHERE EXISTS (SELECT FROM event_archives WHERE dropped_at IS NOT NULL)
     AND coalesce(e.first - 1, o.version, p.version, 0) > 0;
+
+-- orders_of: how many orders were made in a span of time
+SELECT count(*) FROM orders WHERE created_at >= $1 AND created_at < $2;
