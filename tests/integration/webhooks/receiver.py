@@ -9,7 +9,7 @@ from typing import Any
 import h11
 from standardwebhooks import Webhook
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Got:
