@@ -1,0 +1,73 @@
+"""An order whose price was mended after its end, as its readers see it."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from app.domain.commands import RepriceOrder
+from app.domain.money import Money
+from app.domain.order import Order
+from app.infra.postgres.orders import PostgresOrders
+from app.infra.postgres.pool import Database
+from app.infra.redis.clients import open_redis
+from app.infra.redis.documents import Documents
+from bench.history import Kind, put
+from tests.integration.gateway.live import listening_to
+from tests.integration.gateway.served import Gateway
+
+COMMAND = RepriceOrder("rpl_1", "march", {"cup": Money(650, "USD")}, 1400, 1300)
+
+
+@pytest.fixture
+async def completed(gateway: Gateway, database_url: str) -> str:
+    """An order that was completed a while ago."""
+    (order_id,) = await put(database_url, [Kind((("cup", 2, 700),))], until=datetime.now(UTC))
+    return order_id
+
+
+async def mend(database_url: str, redis_url: str, order_id: str) -> Order:
+    """Adjust it, and write its document, as whoever adjusts does."""
+    database = await Database(database_url, size=1, name="test").open()
+    order = await PostgresOrders(database).record(order_id, COMMAND)
+    assert isinstance(order, Order)
+    async with open_redis(redis_url, None, "test", "test") as clients:
+        await Documents(clients, "test").put(order)
+    await database.close()
+    return order
+
+
+async def test_readers_of_a_final_order_see_its_adjustment_soon(
+    gateway: Gateway, database_url: str, redis_url: str, completed: str
+):
+    """Also those who have its document near, where it would stay for half a minute."""
+    for _ in range(3):
+        before = await gateway.client.get(f"/v1/orders/{completed}")
+    assert "price_adjustments" not in before.json()
+    await mend(database_url, redis_url, completed)
+    async with asyncio.timeout(2):
+        while True:
+            answer = await gateway.client.get(
+                f"/v1/orders/{completed}", headers={"If-None-Match": before.headers["etag"]}
+            )
+            if answer.status_code == 200:
+                break
+            await asyncio.sleep(0.02)
+    shown = answer.json()
+    (adjustment,) = shown.pop("price_adjustments")
+    assert adjustment["difference"] == {"amount": -100, "currency": "USD"}
+    assert shown == before.json() | {"version": 12, "updated_at": shown["updated_at"]}
+
+
+async def test_its_history_goes_on_behind_the_final_event(
+    gateway: Gateway, database_url: str, redis_url: str, completed: str
+):
+    """As a list, and for who comes again with the last event that there was; then there is nothing more."""
+    path = f"/v1/orders/{completed}/events"
+    await mend(database_url, redis_url, completed)
+    listed = (await gateway.client.get(path)).json()["items"]
+    assert [event["type"] for event in listed[-2:]] == ["order.completed.v1", "order.repriced.v1"]
+    async with listening_to(gateway.port, path, last_id=f"{completed}:11") as stream:
+        assert await stream.rest() == listed[-1:]
+    async with listening_to(gateway.port, path, last_id=f"{completed}:12") as stream:
+        assert stream.status == 204
