@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     temporal_tls_cert: str | None
     temporal_tls_key: str | None
     temporal_api_key: str | None
+    temporal_deployment_name: str | None
+    temporal_worker_build_id: str | None
     worker_queues: tuple[str, ...]
     listen_host: str
     port: int
@@ -102,6 +104,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("TEMPORAL_TLS_CERT", "file with a client certificate (PEM)", values.file),
     Setting("TEMPORAL_TLS_KEY", "file with its key (PEM)", values.file),
     Setting("TEMPORAL_API_KEY", "API key of Temporal Cloud", values.visible, secret=True),
+    Setting(
+        "TEMPORAL_DEPLOYMENT_NAME",
+        "the Worker Deployment that a worker belongs to; set by Temporal's worker controller",
+        values.visible,
+    ),
+    Setting(
+        "TEMPORAL_WORKER_BUILD_ID", "the version of it that this worker is; set likewise", values.visible
+    ),
     Setting(
         "WORKER_QUEUES", "the task queues a worker serves, comma list", values.queues, ",".join(values.QUEUES)
     ),
@@ -227,6 +237,10 @@ def _check_together(known: Mapping[str, Any]) -> None:
     """Refuse settings that contradict one another."""
     if bool(known["TEMPORAL_TLS_CERT"]) != bool(known["TEMPORAL_TLS_KEY"]):
         raise ConfigurationError("TEMPORAL_TLS_CERT and TEMPORAL_TLS_KEY must be set both or not at all")
+    if bool(known["TEMPORAL_DEPLOYMENT_NAME"]) != bool(known["TEMPORAL_WORKER_BUILD_ID"]):
+        raise ConfigurationError(
+            "TEMPORAL_DEPLOYMENT_NAME and TEMPORAL_WORKER_BUILD_ID must be set both or not at all"
+        )
     named = _redis_database(known["REDIS_URL"])
     if known["REDIS_DB"] is not None and named not in {None, known["REDIS_DB"]}:
         raise ConfigurationError(f"REDIS_DB must be {named}, as REDIS_URL says, or be left out")

@@ -13,8 +13,14 @@ from typing import Any, Final
 
 import uvloop
 from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
-from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import (
+    PollerBehaviorSimpleMaximum,
+    UnsandboxedWorkflowRunner,
+    Worker,
+    WorkerDeploymentConfig,
+)
 
 from app.config import Settings
 from app.contracts import streams
@@ -196,9 +202,22 @@ def _workers(
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
             graceful_shutdown_timeout=grace,
+            deployment_config=_version(settings),
         )
         for queue in settings.worker_queues
     ]
+
+
+def _version(settings: Settings) -> WorkerDeploymentConfig | None:
+    """The version that this process is, if it was given one. A workflow stays with the one that began it."""
+    name, build = settings.temporal_deployment_name, settings.temporal_worker_build_id
+    if not name or not build:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(name, build),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
 
 
 async def _until_stopped(
