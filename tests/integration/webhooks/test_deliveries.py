@@ -6,6 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.consumer.dispatch import WEBHOOKS, group
+from app.consumer.effect import Effect
+from app.consumer.webhooks import hint_deliveries
 from app.domain.webhooks import DeliveryState, Outcome, Post, Receipt
 from app.infra.postgres import webhook_deliveries
 from app.infra.postgres.answers import Request
@@ -287,16 +290,31 @@ async def test_a_delivery_that_is_sent_again_by_hand_leaves_its_former_round_beh
 
 
 async def test_deliveries_that_nobody_carries_are_begun_anew(world: World, database: Database):
-    """Temporal lost them: their time is long over, and nobody is still to be told."""
-    lost, told, young = await pending(world, 3)
+    """Temporal lost them: their time is long over, and nobody is still to be told of any."""
+    lost, _ = await pending(world, 2)
     assert await world.deliveries.revive() == 0
-    await database.execute("DELETE FROM workflow_jobs WHERE workflow_id <> $1", f"webhook/{told}")
-    await database.execute(
-        "UPDATE webhook_deliveries SET next_at = now() - interval '2 hours' WHERE id <> $1", young
-    )
+    late = "UPDATE webhook_deliveries SET next_at = now() - interval '2 hours' WHERE id = $1"
+    await database.execute(late, lost)
+    await database.execute("UPDATE workflow_jobs SET created_at = now() - interval '2 hours'")
+    assert await world.deliveries.revive() == 0, "Temporal is away"
+    await database.execute("DELETE FROM workflow_jobs")
     assert await world.deliveries.revive() == 1
     assert await world.deliveries.revive() == 0
-    assert await jobs(database) == [f"webhook/{told}", f"webhook/{lost}/2"]
+    assert await jobs(database) == [f"webhook/{lost}/2"]
+
+
+async def test_the_worker_is_told_at_once_where_there_is_something_to_send(world: World):
+    """After the commit, and only then."""
+    told: list[bool] = []
+    hint = hint_deliveries(lambda: told.append(True))
+    world.effect = Effect(group("webhooks", WEBHOOKS, hint), world.effect._store)
+    await world.happen(await accepted(world))
+    assert told == []
+    await world.endpoint(URL)
+    await world.happen(await accepted(world))
+    assert told == [True]
+    await world.happen(*[row["subject"] for row in await world.rows()])
+    assert told == [True], "nothing was new"
 
 
 async def test_the_log_forgets_what_ended_a_month_ago(world: World, database: Database):

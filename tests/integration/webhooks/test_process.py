@@ -71,6 +71,9 @@ async def test_every_delivery_arrives_though_consumer_and_worker_are_killed(
         await until(
             all_delivered, f"{await world.states()}\n{worker.log()[-3000:]}\n{consumer.log()[-3000:]}"
         )
+        shown = await worker.metrics()
+        assert 'holdfast_webhook_attempts_total{outcome="delivered"}' in shown
+        assert "holdfast_webhook_endpoints_left_alone 0.0" in await consumer.metrics()
     came: dict[str, set[bytes]] = defaultdict(set)
     for got in receiver.got:
         came[got.id].add(got.body)

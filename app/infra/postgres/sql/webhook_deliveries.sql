@@ -94,12 +94,13 @@ UPDATE webhook_deliveries SET state = 'pending', round = round + 1, next_at = no
 WHERE id = $1 AND endpoint_id = $2
 RETURNING *;
 
--- revive: deliveries whose time is long over: nobody carries them, and nobody is still to be told
+-- revive: deliveries whose time is long over, so nobody carries them; none while jobs wait for long: then it is
+-- those that carry them
 UPDATE webhook_deliveries SET round = round + 1, next_at = now() WHERE id IN (
     SELECT id FROM webhook_deliveries d
     WHERE state = 'pending' AND next_at < now() - make_interval(secs => $1)
-        AND NOT EXISTS (SELECT FROM workflow_jobs j WHERE j.kind = 'webhook'
-            AND j.workflow_id IN ('webhook/' || d.id, 'webhook/' || d.id || '/' || d.round))
+        AND (SELECT NOT EXISTS (SELECT FROM workflow_jobs
+            WHERE kind = 'webhook' AND created_at < now() - make_interval(secs => $1 / 2)))
     ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 RETURNING id, round;
 
