@@ -41,6 +41,10 @@ class Holding:
         """Shard → token. Empty when it is too long ago that PostgreSQL said so."""
         return dict(self._tokens) if time.monotonic() < self._until else {}
 
+    def is_confirmed(self, shard: int, token: int, after: float) -> bool:
+        """Whether PostgreSQL was asked after that moment (monotonic), and this is the shard's token."""
+        return self._until - LEASE_S > after and self.tokens.get(shard) == token
+
     def set(self, tokens: Mapping[int, int], until: float) -> None:
         """These are held until then (monotonic), and no others."""
         if self.tokens != tokens:

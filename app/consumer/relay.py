@@ -155,6 +155,10 @@ class Relay:
             await outbox.published(published)
         subjects = [e.envelope.subject for e, done in zip(batch.events, answers, strict=True) if not done]
         refused = {shard_of(subject, self._streams.shards) for subject in subjects}
+        for shard in refused & self._streams.fenced_off.keys():
+            token, since = self._streams.fenced_off[shard]
+            if self._holding.is_confirmed(shard, token, after=since):
+                await self._streams.outgrow(shard, token)
         if refused:
             until = now + self._redis.delay_s(Unavailable("redis", "it refuses some streams"))
             self._resting |= dict.fromkeys(refused, until)

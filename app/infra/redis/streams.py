@@ -7,6 +7,7 @@ PostgreSQL, so what is lost, doubled or late in a stream changes nothing.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -57,6 +58,8 @@ class EventStreams:
         """Spread events over so many shards."""
         self._clients = clients
         self.shards = shards
+        self.fenced_off: dict[int, tuple[int, float]] = {}
+        """Shards whose streams refuse whoever publishes: which token, and since when (monotonic)."""
 
     async def publish(
         self, envelopes: Sequence[Envelope], tokens: Mapping[int, int] | None = None
@@ -101,7 +104,21 @@ class EventStreams:
                 return False
         if done == _FENCED:
             log.info("relay_fenced_off", shard=shard, token=token)
+            if self.fenced_off.get(shard, (0, 0.0))[0] != token:
+                self.fenced_off[shard] = (token, time.monotonic())
+        else:
+            self.fenced_off.pop(shard, None)
         return bool(done != _FENCED)
+
+    async def outgrow(self, shard: int, token: int) -> None:
+        """This token is the newest: what the stream saw of newer ones is of a PostgreSQL that was put back.
+
+        Raises Unavailable.
+        """
+        log.warning("fence_from_another_past", shard=shard, token=token)
+        with answering():
+            await self._clients.hot.execute("SET", relay_fence(self._clients.environment, shard), token)
+        self.fenced_off.pop(shard, None)
 
 
 class ConsumerGroup:
