@@ -18,6 +18,8 @@ from app.observability import metrics
 INTERVAL_S: Final = 10.0
 WINDOW_S: Final = 60.0
 """How long the streams keep what everybody has acknowledged."""
+RETIRE_S: Final = 600.0
+"""How long nobody publishes to a stream of a shard that is no more until it is deleted."""
 CONSUMER_IDLE_S: Final = 60.0
 FORGET_INTERVAL_S: Final = 3600.0
 FORGET_BATCH_MAX: Final = 1000
@@ -35,6 +37,7 @@ async def keep_streams(
             metrics.STREAM_OLDEST.labels(name).set(lag.oldest_s)
             await streams.forget_consumers(group, name, idle_s=CONSUMER_IDLE_S)
         await streams.trim(keep_s=WINDOW_S)
+        await streams.retire(idle_s=RETIRE_S)
         patience.well()
         await asyncio.sleep(INTERVAL_S)
 

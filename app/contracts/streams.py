@@ -47,9 +47,12 @@ def stream(environment: str, shard: int) -> str:
     return f"hf:{environment}:events:{shard}"
 
 
-def relay_fence(environment: str, shard: int) -> str:
-    """The newest token of a relay that has written to a shard's stream; in the stream's slot of a cluster."""
-    return f"hf:{environment}:relay:{{{stream(environment, shard)}}}"
+def relay_fence(environment: str, shard: int, shards: int) -> str:
+    """The newest token of a relay, of those that count so many shards, that has written to a shard's stream.
+
+    It is in the stream's slot of a cluster.
+    """
+    return f"hf:{environment}:relay:{{{stream(environment, shard)}}}:{shards}"
 
 
 def shard_of(subject: str, shards: int) -> int:

@@ -20,7 +20,7 @@ def test_every_key_belongs_to_one_environment(environment, other, shard):
     def keys(name: str) -> set[str]:
         return {
             streams.stream(name, shard),
-            streams.relay_fence(name, shard),
+            streams.relay_fence(name, shard, 256),
             streams.order_document(name, ID),
             streams.hint_workflow_outbox(name),
             streams.hint_event_outbox(name),

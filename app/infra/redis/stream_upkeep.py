@@ -14,6 +14,8 @@ from app.hotpath.errors import ErrorReply
 from app.infra.redis.clients import RedisClients
 from app.infra.redis.streams import COMMAND_DEADLINE_S, ConsumerGroup, answering, is_no_stream
 
+SHARDS_MAX: Final = 256
+"""More shards than this there never are."""
 TRIM_ROUNDS_MAX: Final = 20
 """How often one stream is trimmed in one go; the server drops some thousands of entries each time."""
 
@@ -68,6 +70,22 @@ class StreamUpkeep:
                 if not gone:
                     break
         return dropped
+
+    async def retire(self, *, idle_s: float) -> int:
+        """Delete streams of shards that are no more, to which nobody has published for `idle_s`; how many.
+
+        What they still hold the gap job has found long ago.
+        """
+        seconds, _ = await self._ask("TIME")
+        first = len(self._streams)
+        names = [stream(self._clients.environment, shard) for shard in range(first, SHARDS_MAX)]
+        retired = 0
+        if names and await self._ask("EXISTS", *names):
+            for name in names:
+                info = await self._ask("XINFO", "STREAM", name)
+                if info and _parsed(_named(info)["last-generated-id"])[0] < (int(seconds) - idle_s) * 1000:
+                    retired += await self._ask("DEL", name)
+        return retired
 
     async def lag(self, group: str) -> Lag:
         """How far a group is behind."""

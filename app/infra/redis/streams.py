@@ -25,6 +25,9 @@ from app.observability.logging import logger
 
 PUBLISH_DEADLINE_S: Final = 5.0
 COMMAND_DEADLINE_S: Final = 2.0
+FENCE_S: Final = 60
+"""How long a stream remembers the newest token. Who stood still for longer publishes what is long there. And
+should PostgreSQL, which gives the tokens, be put back to an older state, relays are refused for so long."""
 
 _APPEND: Final = Script.of(source("append_events"))
 _REMOVE_CONSUMER: Final = Script.of(source("remove_consumer"))
@@ -91,11 +94,14 @@ class EventStreams:
     async def _append(self, shard: int, token: int, bodies: Sequence[bytes]) -> bool:
         environment = self._clients.environment
         key = stream(environment, shard)
-        keys = (key, relay_fence(environment, shard))
+        keys = (key, relay_fence(environment, shard, self.shards))
         with answering():
             try:
                 done = await self._clients.hot.evaluate(
-                    _APPEND, keys, (token, live(environment), FIELD, *bodies), deadline_s=PUBLISH_DEADLINE_S
+                    _APPEND,
+                    keys,
+                    (token, FENCE_S, live(environment), FIELD, *bodies),
+                    deadline_s=PUBLISH_DEADLINE_S,
                 )
             except ErrorReply as error:
                 if error.code != _NO_STREAM:

@@ -24,12 +24,14 @@ _numbers = itertools.count(1)
 
 
 @asynccontextmanager
-async def reading(database: Database, clients: RedisClients, group: Group) -> AsyncIterator[GroupParts]:
+async def reading(
+    database: Database, clients: RedisClients, group: Group, shards: int = SHARDS
+) -> AsyncIterator[GroupParts]:
     """One process's reader of a group, with its leases and dead letters; its gap job is not run."""
-    member = ShardLeases(database, f"member-{next(_numbers)}", [group.name], SHARDS)
-    leases = Leases(member, [group.name], SHARDS)
+    member = ShardLeases(database, f"member-{next(_numbers)}", [group.name], shards)
+    leases = Leases(member, [group.name], shards)
     store, letters = PostgresProjections(database, SOURCE), DeadLetters(database)
-    parts = GroupParts(group, leases.holdings[group.name], store, letters, clients, SHARDS)
+    parts = GroupParts(group, leases.holdings[group.name], store, letters, clients, shards)
     beside = [
         asyncio.create_task(for_ever("leases", leases.run)),
         asyncio.create_task(for_ever("letters", parts.aside.run)),
