@@ -87,7 +87,7 @@ class Reprice:
             elif found.outcome.lines:
                 changes.append(
                     replays.change(
-                        {"order_id": found.order.id, "currency": found.order.currency},
+                        {"order": found.order.id, "currency": found.order.currency},
                         {"total": found.outcome.before},
                         {"total": found.outcome.after},
                     )
@@ -150,7 +150,7 @@ class Reprice:
             connection, before.id, before.applied, after.applied - before.applied
         )
         as_of = monotonic()
-        orders = await repricing.read(connection, [change.key["order_id"] for change in made])
+        orders = await repricing.read(connection, [change.key["order"] for change in made])
         try:
             await self._documents.put_all(orders, as_of=as_of, deadline_s=DOCUMENTS_DEADLINE_S)
         except Unavailable as error:
@@ -178,7 +178,7 @@ async def _verify_span(connection: Connection, replay: Replay) -> None:
 def _shown(change: Change) -> repricing.Change:
     assert change.before is not None
     assert change.after is not None
-    return repricing.Change(change.key["order_id"], change.before["total"], change.after["total"])
+    return repricing.Change(change.key["order"], change.before["total"], change.after["total"])
 
 
 def _price_list(parameters: Mapping[str, Any]) -> PriceList:

@@ -111,7 +111,7 @@ class Past:
 def as_recorded(replay: Replay, changes: Sequence[replays.Change]) -> list[tuple[str, str, int, int]]:
     """Changes as they should stand on record once they are applied."""
     return sorted(
-        (change.key["order_id"], replay.id, change.before["total"], change.after["total"])
+        (change.key["order"], replay.id, change.before["total"], change.after["total"])
         for change in changes
         if change.before and change.after
     )

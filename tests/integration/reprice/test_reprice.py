@@ -36,7 +36,7 @@ async def test_what_was_shown_is_what_is_applied(priced: Past):
     told = [json.loads(row["data"])["difference"]["amount"] for row in events]
     assert (len(told), sum(told)) == (30, difference(30))
     outbox = await priced.database.fetch("SELECT subject FROM event_outbox ORDER BY position")
-    assert sorted(row["subject"] for row in outbox) == sorted(x.key["order_id"] for x in changes)
+    assert sorted(row["subject"] for row in outbox) == sorted(x.key["order"] for x in changes)
 
 
 async def test_asked_at_once_it_is_shown_and_applied_in_one_go(priced: Past):
@@ -64,7 +64,7 @@ async def test_a_second_list_mends_what_the_first_made_of_it(priced: Past):
     await priced.apply(await priced.shown())
     second = await priced.apply(await priced.shown(prices={"cup": RIGHT - 1}))
     assert second.summary["sums"] == {"USD": {"total": (difference(3) // 50) - 2 * 3}}
-    order = await PostgresOrders(priced.database).load((await priced.changes(second))[0].key["order_id"])
+    order = await PostgresOrders(priced.database).load((await priced.changes(second))[0].key["order"])
     assert order.adjusted_total <= order.total
 
 
@@ -100,7 +100,7 @@ async def test_an_order_that_comes_to_something_else_is_named(priced: Past):
     """Were it moved by hand, the look before the first adjustment would find it."""
     await priced.put(20, 6)
     replay = await priced.shown()
-    victim = (await priced.changes(replay))[4].key["order_id"]
+    victim = (await priced.changes(replay))[4].key["order"]
     await priced.database.execute("UPDATE orders SET total = total - 1 WHERE id = $1", victim)
     refused = await priced.apply(replay)
     assert refused.state == "refused"
@@ -149,9 +149,9 @@ async def test_one_order_can_be_mended_alone(priced: Past):
     """`--order`."""
     await priced.put(20, 6)
     everything = await priced.changes(await priced.shown())
-    one = everything[3].key["order_id"]
+    one = everything[3].key["order"]
     replay = await priced.shown(order_id=one)
-    assert (replay.total, [change.key["order_id"] for change in await priced.changes(replay)]) == (1, [one])
+    assert (replay.total, [change.key["order"] for change in await priced.changes(replay)]) == (1, [one])
 
 
 async def test_a_span_that_is_left_open_ends_when_the_replay_begins(priced: Past):
