@@ -26,6 +26,7 @@ BATCH_EVENTS: Final = 2000
 KEPT_S: Final = 24 * 3600.0
 """How long what was shown can be applied."""
 LOCK_TIMEOUT: Final = "2s"
+RACE_PAUSE_S: Final = 0.05
 _BATCHES_A_SECOND: Final = 4
 """With a limit of the rate: about so many batches a second."""
 
@@ -85,6 +86,9 @@ class Engine:
                     await handler.tell(connection, seen, after)
             except MovedError as moved:
                 after, events = await self._give_up(connection, seen, handler, replays.REFUSED, str(moved)), 0
+            except asyncpg.SerializationError:  # somebody else was here: look again
+                after, events = seen, 0
+                await asyncio.sleep(RACE_PAUSE_S)
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name != replays.ALONE:
                     raise

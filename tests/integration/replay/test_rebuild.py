@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.domain.errors import Refused
+from app.domain.errors import Refused, Unavailable
 from app.infra.postgres import dead_letters
+from app.infra.postgres.replays import ask_to_apply
 from tests.integration.replay.past import LIVE, Past
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -185,13 +186,9 @@ async def test_two_of_one_handler_are_not_applied_at_once(past: Past):
     first, second = await past.run("daily_summary"), await past.ask("daily_summary", is_applied=True)
     shown = await past.run("daily_summary")
     async with past.database.transaction() as connection:
-        from app.infra.postgres.replays import ask_to_apply
-
         await ask_to_apply(connection, first.id)
     with pytest.raises(Refused, match="being applied"):
         await past.apply(shown.id)
-    from app.domain.errors import Unavailable
-
     with pytest.raises(Unavailable, match="being applied"):
         await past.carry(second)
     assert (await past.carry(first.id)).state == "applied"
