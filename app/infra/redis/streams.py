@@ -26,8 +26,7 @@ from app.observability.logging import logger
 PUBLISH_DEADLINE_S: Final = 5.0
 COMMAND_DEADLINE_S: Final = 2.0
 FENCE_S: Final = 60
-"""How long a stream remembers the newest token. Who stood still for longer publishes what is long there. And
-should PostgreSQL, which gives the tokens, be put back to an older state, relays are refused for so long."""
+"""How long a stream remembers the newest token; who stood still for longer publishes what is long there."""
 
 _APPEND: Final = Script.of(source("append_events"))
 _REMOVE_CONSUMER: Final = Script.of(source("remove_consumer"))
@@ -123,7 +122,8 @@ class EventStreams:
         """
         log.warning("fence_from_another_past", shard=shard, token=token)
         with answering():
-            await self._clients.hot.execute("SET", relay_fence(self._clients.environment, shard), token)
+            key = relay_fence(self._clients.environment, shard, self.shards)
+            await self._clients.hot.execute("SET", key, token, "EX", FENCE_S)
         self.fenced_off.pop(shard, None)
 
 

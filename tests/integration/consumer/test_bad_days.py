@@ -174,7 +174,7 @@ async def test_a_postgresql_put_back_to_an_older_state_is_published_from_again(
 ) -> None:
     """Redis has seen tokens that PostgreSQL has yet to give out: whoever has the shards outgrows them."""
     for shard in range(SHARDS):
-        await clients.hot.execute("SET", relay_fence("test", shard), 1_000_000)
+        await clients.hot.execute("SET", relay_fence("test", shard, SHARDS), 1_000_000)
     async with running(database_url, redis_url, ("-c", HASTY)):
         await orders.many(12)
         async with asyncio.timeout(20):
@@ -182,7 +182,7 @@ async def test_a_postgresql_put_back_to_an_older_state_is_published_from_again(
                 await asyncio.sleep(0.05)
         await all_is_well(orders, database_url)
     for shard in range(SHARDS):
-        assert int(await clients.hot.execute("GET", relay_fence("test", shard))) < 1_000_000
+        assert int(await clients.hot.execute("GET", relay_fence("test", shard, SHARDS))) < 1_000_000
 
 
 async def test_a_stream_that_knows_more_than_postgresql_is_said_and_passed_over(
