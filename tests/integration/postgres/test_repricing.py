@@ -9,10 +9,11 @@ from app.contracts.price_lists import PriceList
 from app.domain import commands as c
 from app.domain.errors import Refused
 from app.domain.money import Money
+from app.domain.order import Order
 from app.domain.reprice import Repricing
 from app.infra.postgres.pool import Connection
 from app.infra.postgres.repricing import Change, adjust_all, reckon
-from tests.integration.postgres.shop import Shop, to_complete, to_undo
+from tests.integration.postgres.shop import Shop, at_once, to_complete, to_confirm, to_undo
 
 MARCH = PriceList("march", {"cup": Money(650, "USD"), "spoon": Money(60, "USD")})
 
@@ -108,6 +109,24 @@ async def test_steps_of_the_order_go_on_in_between(shop: Shop):
     order = await shop.record(order.id, *to_complete(order))
     assert (order.status, order.payment.captured, order.adjusted_total) == ("completed", 1400, 1300)
     assert len(order.adjustments) == 1
+
+
+async def test_orders_are_carried_on_while_they_are_adjusted(shop: Shop):
+    """Steps and batches wait for each other's orders, and neither undoes the other."""
+    await shop.stock("cup", 700, east=50)
+    orders = [await shop.reserved(("cup", 1)) for _ in range(12)]
+    changes = await shown(shop, *(order.id for order in orders))
+
+    async def carry(order: Order) -> None:
+        confirmed = await shop.record(order.id, *to_confirm(order))
+        await shop.record(order.id, *to_complete(confirmed))
+
+    batches = [changes[n : n + 4] for n in range(0, 12, 4)]
+    outcomes = await at_once([*map(carry, orders), *(adjust(shop, batch) for batch in batches)])
+    assert [outcome for outcome in outcomes if isinstance(outcome, BaseException)] == []
+    for order in orders:
+        found = await shop.orders.load(order.id)
+        assert (found.status, found.payment.captured, found.adjusted_total) == ("completed", 700, 650)
 
 
 async def test_an_order_is_adjusted_alone_as_well(shop: Shop):
