@@ -159,9 +159,9 @@ def combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
     for overlay in OVERLAYS:
         own = components_of(f"overlays/{overlay}")
         yield overlay, ()
-        other = {"worker-queues-keda"} | (
-            {"services"} if overlay == "dev" else set()
-        )  # dev has its own paths
+        other = {"worker-queues-keda"}  # follows two others; with KEDA, worker-queues needs it
+        other |= {"worker-queues"} if "keda" in own else set()
+        other |= {"services"} if overlay == "dev" else set()  # development has paths of its own
         yield from ((overlay, (component,)) for component in COMPONENTS if component not in own | other)
         keda = () if "keda" in own else ("keda",)
         yield overlay, (*keda, "worker-queues", "worker-queues-keda")

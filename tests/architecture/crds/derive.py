@@ -3,8 +3,8 @@
     python tests/architecture/crds/derive.py NAME SOURCE FILE... < rendered.yaml
 
 FILEs are CustomResourceDefinitions (or, with `values` as NAME, the values.yaml of a Helm chart), SOURCE says
-which release they are of, and standard input is what the manifests use. Of each object that is used, the names
-and types of all its fields are kept, so that a misspelt one is noticed; what lies below fields that nobody uses
+which release they are of; standard input is what the manifests use. Of each object that is used, the names
+and types of all fields are kept, so that a misspelt one is noticed; what lies below fields that nobody uses
 is left out, and so is every description.
 """
 
