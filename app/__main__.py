@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "replay": ("app.replay.commands:main", "run events of the past through a handler again"),
     "audit": ("app.infra.postgres.audit:main", "check every chain of events and every daily seal"),
     "events": ("app.infra.archive.commands:main", "archive months of events, drop those that are archived"),
+    "promote": ("app.dev.promote:main", "give an environment the image that another one has"),
     "seed": ("app.dev.seed:main", "put the development catalogue, stock and key in place"),
     "sandbox": ("app.dev.sandbox.server:main", "run the sandbox providers"),
 }
