@@ -134,10 +134,10 @@ class Effect:
             left_out = await self._close(effects, letters, subjects)
             for subject in effects.held:
                 subjects.pop(subject)
-            fresh = await self._fresh(effects, subjects, events_max)
+            fresh, passed = await self._fresh(effects, subjects, events_max)
             if self.group.needs_orders:
                 await effects.load_orders(subjects)
-            late = {event.subject: event.sequence for event in fresh if event.subject not in effects.moved}
+            late = passed | {e.subject: e.sequence for e in fresh if e.subject not in effects.moved}
             if late:
                 await effects.set_marks(late)
             if left_out:
@@ -199,8 +199,12 @@ class Effect:
 
     async def _fresh(
         self, effects: Effects, subjects: Mapping[str, Delivery], events_max: int
-    ) -> list[Envelope]:
-        """The events behind the marks, in order, with what was not delivered taken from the log of record."""
+    ) -> tuple[list[Envelope], dict[str, int]]:
+        """The events behind the marks, in order, with what was not delivered taken from the log of record.
+
+        And how far subjects are passed over whose first events are in the archive only. That happens to a
+        group that is new: no month leaves the database before every group has handled it.
+        """
         at_hand = [d for d in subjects.values() if d.subject in effects.moved]
         fresh = [d.known[sequence] for d in at_hand for sequence in range(d.first, d.last + 1)]
         others = [d for d in subjects.values() if d.subject not in effects.moved]
@@ -213,13 +217,20 @@ class Effect:
         stored = (
             {(event.subject, event.sequence): event for event in await effects.events(gaps)} if gaps else {}
         )
+        missing = []
         for delivery in others:
             for sequence in wanted[delivery.subject]:
                 event = delivery.known.get(sequence) or stored.get((delivery.subject, sequence))
                 if event is None:
-                    raise MissingEventsError(f"{delivery.subject}:{sequence}")
-                fresh.append(event)
-        return fresh
+                    missing.append((delivery.subject, sequence))
+                else:
+                    fresh.append(event)
+        passed = dict(missing)
+        archived = await effects.archived_through(list(passed)) if missing else {}
+        for subject, sequence in missing:
+            if sequence > archived.get(subject, 0):
+                raise MissingEventsError(f"{subject}:{sequence}")
+        return fresh, passed
 
 
 async def _within_its_time(handler: Handler, events: Sequence[Envelope], effects: Effects) -> None:

@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from app.contracts.streams import Envelope
 from app.domain.events import Reason
 from app.domain.fulfilment import FulfilmentLine
 from app.domain.money import Money
@@ -106,6 +107,14 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     items: list[T]
     next_cursor: str | None
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """One page of an order's events. Those up to `archived_through`, if that is there, are in an archive."""
+
+    items: list[Envelope]
+    next_cursor: str | None
+    archived_through: int | msgspec.UnsetType = msgspec.UNSET
 
 
 def rfc3339(at: datetime) -> str:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from app.contracts import streams
-from app.contracts.documents import OrderDocument, Page, document, rfc3339
+from app.contracts.documents import EventPage, OrderDocument, Page, document, rfc3339
 from app.domain import events
 from app.domain.catalogue import Product, SkuStock, WarehouseStock
 from app.domain.chain import chain
@@ -182,7 +182,7 @@ EXAMPLES: Final = MappingProxyType(
         messages.StockDocument: _STOCK,
         OrderDocument: CONFIRMED,
         Page[OrderDocument]: Page([CONFIRMED], None),
-        Page[streams.Envelope]: Page([_EVENT], None),
+        EventPage: EventPage([_EVENT], None),
         Page[messages.ProductDocument]: Page([_PRODUCT_DOCUMENT], None),
         Page[messages.StockDocument]: Page([_STOCK], None),
         Page[MinuteDocument]: Page([_MINUTE], None),

@@ -35,6 +35,19 @@ _encoder: Final = msgspec.json.Encoder()
 log = logger("live")
 
 
+class Archived(msgspec.Struct, frozen=True):
+    """What is said in place of the first events of an order when they are in an archive only."""
+
+    subject: str
+    archived_through: int
+
+
+def archived_frame(order_id: str, through: int) -> bytes:
+    """A frame that stands for an order's events up to a sequence; its id is that of the last of them."""
+    said = _encoder.encode(Archived(order_id, through))
+    return frame(f"{order_id}:{through}", "events.archived", said)
+
+
 class OrderListener(Listener):
     """Follows one order; `last` is the sequence it was told last.
 

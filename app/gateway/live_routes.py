@@ -4,6 +4,7 @@ import re
 from functools import partial
 from typing import Final
 
+from app.contracts.documents import rfc3339
 from app.domain.errors import Unavailable
 from app.domain.events import TYPES
 from app.domain.ids import ORDER_ID
@@ -11,7 +12,7 @@ from app.gateway.auth import authenticate
 from app.gateway.deadlines import within
 from app.gateway.exchange import Call, Reply
 from app.gateway.live_listener import HEADERS, MayStay
-from app.gateway.live_orders import OrderListener
+from app.gateway.live_orders import OrderListener, archived_frame
 from app.gateway.live_tail import TailListener
 from app.gateway.parameters import query
 from app.gateway.problems import ProblemError, not_found, wrong_parameter
@@ -62,7 +63,10 @@ async def follow_order(services: Services, call: Call) -> Reply:
         return Reply(204)  # asks browsers not to come again
     if call.method == "HEAD":
         return Reply(200, headers=HEADERS)
-    listener = OrderListener(_may_stay(services, call), order_id, last, is_final=is_final)
+    begin = max(last, order.archived_through)
+    listener = OrderListener(_may_stay(services, call), order_id, begin, is_final=is_final)
+    if begin > last:
+        listener.push(archived_frame(order_id, begin))
     return Reply(200, stream=partial(services.live.serve_order, listener))
 
 
@@ -85,6 +89,10 @@ async def follow_events(services: Services, call: Call) -> Reply:
         match = _EVENT_ID.match(text)
         events = services.live.events
         at = await within(OPEN_DEADLINE_S, events.time_of(match[1], int(match[2]))) if match else None
+        if match and at is None:
+            until = await within(OPEN_DEADLINE_S, events.archived_until(match[1], int(match[2])))
+            if until is not None:
+                raise ProblemError("events-archived", f"Events since {rfc3339(until)} can be followed.")
         if at is None:
             raise wrong_parameter(name, "There is no such event. Without it, the stream starts now.")
         behind = (text, at)

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.contracts.documents import OrderDocument, Page
-from app.contracts.streams import Envelope
+from app.contracts.documents import EventPage, OrderDocument, Page
 from app.domain.events import OrderEvent
 from app.domain.fulfilment import FulfilmentStatus
 from app.domain.order import Status
@@ -202,7 +201,7 @@ _SAID: Final = {
 _GIVEN: Final = {
     OrderDocument: "The order as it is now.",
     Page[OrderDocument]: "One page of orders.",
-    Page[Envelope]: "One page of the order's events, the oldest first.",
+    EventPage: "One page of the order's events, the oldest first.",
     messages.ProductDocument: "The product as it is now.",
     Page[messages.ProductDocument]: "One page of products.",
     messages.StockDocument: "The stock of the SKU, in each warehouse.",

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from app.contracts import streams
-from app.contracts.documents import OrderDocument, Page, document, rfc3339
+from app.contracts.documents import EventPage, OrderDocument, Page, document, rfc3339
 from app.domain.ids import NAME, ORDER_ID
 from app.domain.order import Status
 from app.gateway.deadlines import within
@@ -83,7 +83,11 @@ async def list_events(services: Services, call: Call) -> Reply:
     found = await within(READ_DEADLINE_S, services.lists.events(identity, after=after, limit=limit + 1))
     more = encode_cursor("events", str(found[limit - 1].sequence)) if len(found) > limit else None
     items = [_envelope(event, services.environment) for event in found[:limit]]
-    return Reply(200, _encoder.encode(Page(items, more)))
+    through = 0
+    if not found or found[0].sequence > after + 1:
+        through = await within(READ_DEADLINE_S, services.lists.archived_through(identity))
+    archived = through if through > after else msgspec.UNSET
+    return Reply(200, _encoder.encode(EventPage(items, more, archived)))
 
 
 async def _owner(services: Services, identity: str) -> str | None:

@@ -73,6 +73,13 @@ KINDS: Final = (
         "A request's body has to arrive within ten seconds.",
     ),
     Kind(
+        "events-archived",
+        410,
+        "These events are in the archive",
+        "What happened so long ago has left the database; `detail` says since when events are here. Come "
+        "again without `Last-Event-ID` for what happens from now on; operators can read the archive.",
+    ),
+    Kind(
         "price-changed",
         409,
         "The total is not what you expected",

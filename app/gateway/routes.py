@@ -6,8 +6,7 @@ large, …) is added by `Route.problems`, so the table names only what is specia
 
 from typing import Final
 
-from app.contracts.documents import OrderDocument, Page
-from app.contracts.streams import Envelope
+from app.contracts.documents import EventPage, OrderDocument, Page
 from app.domain.order import Status
 from app.gateway import (
     carrier,
@@ -102,8 +101,10 @@ ORDERS: Final = (
         scope="orders:read", summary="Read what happened to an order, or follow it",
         about="With `Accept: text/event-stream` (and nothing else) the answer is a stream of Server-Sent "
         "Events: the history, then each event as it happens, once, in order. It ends when the order is final "
-        "and all is said, and after some minutes; come again with the last `id` as `Last-Event-ID`.",
-        gives={200: Page[Envelope], 204: None}, also_streams=True,
+        "and all is said, and after some minutes; come again with the last `id` as `Last-Event-ID`. "
+        "`archived_through` (in a stream: of an event `events.archived`) is there when the first events of "
+        "an old order are in an archive only, and says up to which sequence.",
+        gives={200: EventPage, 204: None}, also_streams=True,
         says={204: "Nothing more will happen: the order is final and the caller has its last event."},
         refuses=("not-found",), parameters=(_ORDER_ID, CURSOR, LIMIT, *_RESUMING),
     ),
@@ -126,7 +127,8 @@ LIVE: Final = (
         "sent at least once: those of the last seconds before the one you name are sent again, so tell them "
         "apart by their ids. It ends after some minutes; come again. Needs the scopes `orders:read`, "
         "`products:read` and `inventory:read`, and a key that is not bound to a customer.",
-        gives={200: "text/event-stream"}, shows={200: examples.STREAM}, refuses=("not-acceptable",),
+        gives={200: "text/event-stream"}, shows={200: examples.STREAM},
+        refuses=("not-acceptable", "events-archived"),
         parameters=(
             Parameter(
                 "type", "query", "Only events of these types, with commas between them.",

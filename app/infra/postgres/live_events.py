@@ -12,6 +12,7 @@ import msgspec
 
 from app.contracts.streams import Envelope
 from app.domain.order import Status
+from app.infra.postgres.archives import archived_through, dropped_until
 from app.infra.postgres.event_outbox import envelope
 from app.infra.postgres.partitions import not_before
 from app.infra.postgres.pool import Database
@@ -30,11 +31,15 @@ _LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Followed(msgspec.Struct, frozen=True):
-    """An order that somebody wants to follow: whose it is and how far it is."""
+    """An order that somebody wants to follow: whose it is and how far it is.
+
+    `archived_through` is the last sequence that is in an archive only, 0 where all is here.
+    """
 
     customer_id: str
     status: Status
     version: int
+    archived_through: int = 0
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -54,10 +59,11 @@ class LiveEvents:
 
     async def order(self, order_id: str) -> Followed | None:
         """An order; None when there is no such order."""
-        rows = await self._database.fetch(SQL["order"], order_id)
+        rows = await self._database.fetch(SQL["order"], order_id, not_before(order_id))
         if not rows:
             return None
-        return Followed(rows[0]["customer_id"], Status(rows[0]["status"]), rows[0]["version"])
+        row = rows[0]
+        return Followed(row["customer_id"], Status(row["status"]), row["version"], row["archived_through"])
 
     async def after(self, positions: Mapping[str, int], each_max: int) -> list[Envelope]:
         """What happened to each subject after its sequence, in order, at most `each_max` events of each."""
@@ -74,6 +80,13 @@ class LiveEvents:
         """When an event happened; None when there is no such event."""
         rows = await self._database.fetch(SQL["time_of"], subject, sequence, not_before(subject))
         return rows[0]["time"] if rows else None
+
+    async def archived_until(self, subject: str, sequence: int) -> datetime | None:
+        """Where an event is in an archive only: since when there are events here. None where it is not."""
+        async with self._database.connection() as connection:
+            if (await archived_through(connection, [subject])).get(subject, 0) < sequence:
+                return None
+            return await dropped_until(connection)
 
     async def since(self, since: datetime) -> AsyncIterator[list[Happened]]:
         """What happened at `since` or later, by time, in pages.

@@ -12,6 +12,7 @@ import msgspec
 
 from app.domain.ids import order_id
 from app.domain.order import Order, Status
+from app.infra.postgres.archives import archived_through
 from app.infra.postgres.order_rows import order_from
 from app.infra.postgres.partitions import not_before
 from app.infra.postgres.pool import Database
@@ -91,3 +92,8 @@ class PostgresOrderLists:
         """What happened to an order or a SKU after sequence number `after`, in order."""
         rows = await self._database.fetch(SQL["events"], subject, after, limit, not_before(subject))
         return [StoredEvent(**row) for row in rows]
+
+    async def archived_through(self, subject: str) -> int:
+        """The last sequence of an order or a SKU that is in an archive only; 0: all that happened is here."""
+        async with self._database.connection() as connection:
+            return (await archived_through(connection, [subject])).get(subject, 0)

@@ -14,6 +14,7 @@ import msgspec
 
 from app.contracts.streams import Envelope
 from app.domain.order import Order
+from app.infra.postgres.archives import archived_through
 from app.infra.postgres.event_outbox import envelope
 from app.infra.postgres.leases import guard
 from app.infra.postgres.order_rows import order_from
@@ -99,6 +100,10 @@ class Effects:
         since = not_before(*(gap.subject for gap in gaps))
         rows = await self.connection.fetch(SQL["events_between"], *columns, since)
         return [envelope(row, self._source) for row in rows]
+
+    async def archived_through(self, subjects: Sequence[str]) -> dict[str, int]:
+        """For those of the subjects whose first events are in archives only: the last sequence of these."""
+        return await archived_through(self.connection, subjects)
 
     async def last_events(self, subjects: Sequence[str]) -> dict[str, int]:
         """The last sequence of each of some subjects in the log of record."""

@@ -1,5 +1,9 @@
--- order: whose an order is and how far it is
-SELECT customer_id, status, version FROM orders WHERE id = $1;
+-- order: whose an order is, how far it is, and up to where its events are in an archive only
+SELECT customer_id, status, version,
+    CASE WHEN EXISTS (SELECT FROM event_archives WHERE dropped_at IS NOT NULL) THEN coalesce(
+        (SELECT min(sequence) - 1 FROM events WHERE subject = $1 AND time >= $2), version)
+    ELSE 0 END AS archived_through
+FROM orders WHERE id = $1;
 
 -- after: what happened to each of some subjects after a sequence of its own, in order, at most so much of each; $4 is
 -- a time before all of it, which spares partitions
