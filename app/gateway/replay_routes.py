@@ -27,6 +27,7 @@ REPLAYS: Final = (
     Route(
         method="GET", path="/v1/replays", run=replays.list_replays, tag="replays", scope="operations:read",
         summary="List replays, newest first", gives={200: Page[ReplayDocument]},
+        about="Long lists among their `parameters` are cut here; a replay by itself has them whole.",
         says={200: "One page of replays."},
         parameters=(
             Parameter("handler", "query", "Only of this handler.", TEXT),

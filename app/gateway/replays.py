@@ -22,6 +22,8 @@ from app.infra.postgres.replays import STATES, Asked, Replay, Selection
 from app.replay.messages import ReplayDocument, change_document, document
 
 DEADLINE_S: Final = 2.5
+LISTED_ITEMS_MAX: Final = 20
+"""So much of a list among its parameters (of prices, say) is shown of each replay where many are listed."""
 _NUMBER_DIGITS_MAX: Final = 15
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, examples=["daily_summary"])]
@@ -86,7 +88,8 @@ async def list_replays(services: Services, call: Call) -> Reply:
     page = services.replays.seen.page(behind, limit + 1, handler=handler, state=state)
     found = await within(DEADLINE_S, page)
     more = encode_cursor("replays", found[limit - 1].id) if len(found) > limit else None
-    return Reply(200, _encoder.encode(Page([document(replay) for replay in found[:limit]], more)))
+    shown = [document(replay, items_max=LISTED_ITEMS_MAX) for replay in found[:limit]]
+    return Reply(200, _encoder.encode(Page(shown, more)))
 
 
 async def get_replay(services: Services, call: Call) -> Reply:

@@ -60,8 +60,8 @@ class ChangeDocument(msgspec.Struct, frozen=True):
     applied: bool
 
 
-def document(replay: Replay) -> ReplayDocument:
-    """A replay as it is shown."""
+def document(replay: Replay, *, items_max: int | None = None) -> ReplayDocument:
+    """A replay as it is shown; `items_max` cuts lists among its parameters, where many replays are shown."""
     wanted = replay.selection
     return ReplayDocument(
         id=replay.id,
@@ -72,7 +72,10 @@ def document(replay: Replay) -> ReplayDocument:
         until=_time(wanted.until),
         type=wanted.type,
         order=wanted.order_id,
-        parameters=replay.parameters,
+        parameters={
+            name: value[:items_max] if isinstance(value, list) else value
+            for name, value in replay.parameters.items()
+        },
         rate=replay.rate_per_s,
         progress=_progress(replay),
         changes=replay.changes,
