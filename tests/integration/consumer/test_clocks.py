@@ -15,6 +15,8 @@ from app.consumer.patience import for_ever
 from app.contracts.streams import FIELD, stream
 from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.leases import ShardLeases
+from app.infra.postgres.workflow_jobs import WorkflowJob, WorkflowJobs, add
+from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.redis.stream_upkeep import StreamUpkeep
 from tests.integration.consumer import readers
 from tests.integration.consumer.readers import SHARDS, nothing_pending, reading
@@ -93,6 +95,19 @@ async def test_a_letter_is_tried_again_though_the_databases_clock_was_set_back(d
     await database.execute("UPDATE dead_letters SET next_at = next_at + interval '1 hour'")
     assert len(await letters.due("projections", ("order.accepted.v1",), 10)) == 1
     assert await letters.due("projections", ("order.accepted.v1",), 10) == [], "it is claimed"
+
+
+async def test_a_workflow_is_told_though_the_databases_clock_was_set_back(database, orders):
+    """Whoever had claimed the call died, and its claim seems to last for an hour."""
+    await orders.accept()
+    async with database.transaction() as connection:
+        await add(connection, [WorkflowJob("webhook", "webhook/1", {})])
+    calls, jobs = WorkflowOutbox(database), WorkflowJobs(database, ["webhook"])
+    for outbox, table in ((calls, "workflow_outbox"), (jobs, "workflow_jobs")):
+        assert len(await outbox.claim(10, 15.0)) == 1
+        assert await outbox.claim(10, 15.0) == [], "it is claimed"
+        await database.execute(f"UPDATE {table} SET claimed_until = claimed_until + interval '1 hour'")
+        assert len(await outbox.claim(10, 15.0)) == 1
 
 
 async def test_entries_of_a_redis_whose_clock_was_ahead_are_read_and_trimmed(

@@ -2,10 +2,12 @@
 INSERT INTO workflow_jobs (kind, workflow_id, argument, signal)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]);
 
--- claim: the oldest rows of known kinds that nobody works on, for a while ours
+-- claim: the oldest rows of known kinds that nobody works on, for a while ours. (What is claimed for more than a minute
+-- was claimed before the clock was set back.)
 UPDATE workflow_jobs SET claimed_until = now() + make_interval(secs => $2)
 WHERE id IN (
-    SELECT id FROM workflow_jobs WHERE claimed_until < now() AND kind = ANY ($3::text[])
+    SELECT id FROM workflow_jobs
+    WHERE claimed_until NOT BETWEEN now() AND now() + interval '1 minute' AND kind = ANY ($3::text[])
     ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 RETURNING id, kind, workflow_id, argument, signal;

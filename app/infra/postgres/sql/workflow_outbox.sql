@@ -1,8 +1,10 @@
--- claim: the oldest rows that nobody works on, for a while ours
+-- claim: the oldest rows that nobody works on, for a while ours. (What is claimed for more than a minute was claimed
+-- before the clock was set back.)
 UPDATE workflow_outbox SET claimed_until = now() + make_interval(secs => $2)
 FROM orders
 WHERE workflow_outbox.order_id = orders.id AND workflow_outbox.id IN (
-    SELECT id FROM workflow_outbox WHERE claimed_until < now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT id FROM workflow_outbox WHERE claimed_until NOT BETWEEN now() AND now() + interval '1 minute'
+    ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 RETURNING workflow_outbox.id, order_id, kind, detail, orders.status, customer_id, orders.correlation_id;
 
