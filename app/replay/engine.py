@@ -22,7 +22,7 @@ from app.infra.postgres.replays import Replay
 from app.observability.logging import logger
 from app.replay.handlers import Handler, MovedError, Telling
 
-BATCH_EVENTS: Final = 2000
+BATCH_EVENTS: Final = 5000
 KEPT_S: Final = 24 * 3600.0
 """How long what was shown can be applied."""
 LOCK_TIMEOUT: Final = "2s"
@@ -128,17 +128,14 @@ class Engine:
             case replays.CHECKING:
                 return await self._check(connection, replay, handler), 0
             case replays.APPLYING:
-                return await self._apply(connection, replay, handler), 0
+                return await self._apply(connection, replay, handler)
             case _:
                 if replay.state != replays.SHOWN:
                     await handler.forget(connection, replay)
                 return replay, 0
 
     async def _read(self, connection: Connection, replay: Replay, handler: Handler) -> tuple[Replay, int]:
-        size, rate = self._batch_events, replay.rate_per_s
-        if rate:
-            size = min(size, max(1, rate // _BATCHES_A_SECOND))
-        read = await handler.read(connection, replay, size)
+        read = await handler.read(connection, replay, _batch(self._batch_events, replay.rate_per_s))
         await replays.add_changes(connection, replay.id, replay.changes, read.changes)
         after = replace(
             replay,
@@ -166,20 +163,21 @@ class Engine:
         await handler.verify(connection, replay, found)
         return replace(replay, checked=found[-1].number)
 
-    async def _apply(self, connection: Connection, replay: Replay, handler: Handler) -> Replay:
+    async def _apply(self, connection: Connection, replay: Replay, handler: Handler) -> tuple[Replay, int]:
+        """Make the next changes; those that a handler makes one by one are as many events as they are."""
         applied = replay.changes
         found: list[replays.Change] = []
         if handler.changes_at_once is not None:
-            found = await replays.changes_behind(
-                connection, replay.id, replay.applied, handler.changes_at_once
-            )
+            limit = _batch(handler.changes_at_once, replay.rate_per_s)
+            found = await replays.changes_behind(connection, replay.id, replay.applied, limit)
             applied = found[-1].number if found else replay.changes
         more = await handler.apply(connection, replay, found)
         state = replays.APPLYING
         if applied >= replay.changes:
             state = replays.APPLIED
             await handler.forget(connection, replay)
-        return replace(replay, state=state, applied=applied, summary={**replay.summary, **more})
+        after = replace(replay, state=state, applied=applied, summary={**replay.summary, **more})
+        return after, len(found)
 
     async def _give_up(
         self, connection: Connection, seen: Replay, handler: Handler, state: str, sentence: str
@@ -204,3 +202,8 @@ class Engine:
             if old is not None and handler is not None:
                 await handler.forget(connection, replays.replay_of(old))
                 await connection.execute(replays.SQL["expire"], row["id"])
+
+
+def _batch(most: int, rate_per_s: int | None) -> int:
+    """How many are taken in one transaction: fewer where a limit of the rate wants it smooth."""
+    return min(most, max(1, rate_per_s // _BATCHES_A_SECOND)) if rate_per_s else most

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import pytest
 
@@ -66,6 +67,16 @@ async def test_a_second_list_mends_what_the_first_made_of_it(priced: Past):
     assert second.summary["sums"] == {"USD": {"total": (difference(3) // 50) - 2 * 3}}
     order = await PostgresOrders(priced.database).load((await priced.changes(second))[0].key["order"])
     assert order.adjusted_total <= order.total
+
+
+async def test_a_rate_holds_for_adjusting_as_well(priced: Past):
+    """Each adjustment is an event that others have to take in."""
+    await priced.put(40, 40)
+    replay = await priced.shown()
+    await priced.database.execute("UPDATE replays SET rate_per_s = 40")
+    began = monotonic()
+    assert (await priced.apply(replay)).applied == 40
+    assert monotonic() - began > 0.7
 
 
 async def test_the_world_moved_and_nothing_is_changed(priced: Past):
