@@ -3,7 +3,8 @@
 They come in the order of subject and sequence, a batch at a time, each batch with the cursor behind it: any
 process can go on there. It is not an order of time, and needs none: how far a subject counts is a question of
 its sequence, which has no gaps, however transactions overlapped when they were committed. What a cursor says
-is this module's business. Events of old versions come as those of today. It writes nothing.
+is this module's business. Events of old versions come as those of today. What has left the database is read
+in its archive first: there the order is that of months, then of subject and sequence. It writes nothing.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -13,9 +14,12 @@ from typing import Final
 
 import msgspec
 
+from app.contracts.documents import rfc3339
 from app.contracts.streams import Envelope
 from app.contracts.versions import brought_up
+from app.domain.chain import LinkedEvent
 from app.domain.upcasters import VERSIONS, version
+from app.infra.archive.replaying import Span, archived_batch, archived_count
 from app.infra.postgres.event_outbox import envelope
 from app.infra.postgres.pool import Connection
 from app.infra.postgres.statements import statements
@@ -52,11 +56,10 @@ class EventBatch(msgspec.Struct, frozen=True):
 
 async def count(connection: Connection, wanted: Wanted) -> int:
     """How many events there are; more may come meanwhile."""
-    statement = SQL["count"]
+    statement, types = SQL["count"], _stored(wanted.types)
     arguments = (*_span(wanted), wanted.subject)
-    return int(
-        await connection.fetchval(statement, _stored(wanted.types), *arguments, timeout=STATEMENT_TIMEOUT_S)
-    )
+    here = int(await connection.fetchval(statement, types, *arguments, timeout=STATEMENT_TIMEOUT_S))
+    return here + await archived_count(connection, Span(*arguments), types)
 
 
 async def event_batches(
@@ -66,6 +69,11 @@ async def event_batches(
 
     Reads in whatever transaction `connection` is in. Raises UnreadableEvent, and what PostgreSQL says.
     """
+    span, types = Span(*_span(wanted), wanted.subject), frozenset(_stored(wanted.types))
+    while (archived := await archived_batch(connection, span, cursor, size)) is not None:
+        events = [_told(event, source) for event in archived.events if event.type in types]
+        yield EventBatch(tuple(events), archived.cursor)
+        cursor = archived.cursor
     read = _of_one if wanted.subject is not None else _of_all
     after = _BEGINNING if cursor is None else msgspec.json.decode(cursor, type=tuple[str, int])
     while True:
@@ -101,6 +109,23 @@ async def _of_one(
     )
     events = tuple([brought_up(envelope(row, source)) for row in rows])
     return events, (events[-1].subject, events[-1].sequence) if len(events) == size else None
+
+
+def _told(event: LinkedEvent, source: str) -> Envelope:
+    """An archived event as it was published, brought up."""
+    return brought_up(
+        Envelope(
+            id=f"{event.subject}:{event.sequence}",
+            type=event.type,
+            source=source,
+            subject=event.subject,
+            time=rfc3339(event.time),
+            sequence=event.sequence,
+            correlationid=event.correlation_id,
+            data=msgspec.Raw(event.data.encode()),
+            traceparent=event.traceparent,
+        )
+    )
 
 
 def _span(wanted: Wanted) -> tuple[datetime, datetime]:
