@@ -1,8 +1,8 @@
 """`holdfast promote`: what runs in one environment is what the next one gets, to the byte.
 
 Edits the one digest in the overlay of the environment that is promoted to, and shows the difference; nothing
-is sent to any cluster. Guarantees that nothing else in the file changes, and that it is written whole or not at
-all: if the process dies here, the file is the old one or the new one. For operators and their repositories; it
+is sent to any cluster. Guarantees that nothing else in the file changes, and that it is written whole or not
+at all: if the process dies here, the file is the old one or the new one. For operators and what they keep; it
 is not in the image.
 """
 
