@@ -13,6 +13,7 @@ MODULES = {
     "hot-sku": "bench.hot_sku",
     "stream": "bench.stream",
     "order": "bench.order",
+    "replay": "bench.replay",
 }
 
 

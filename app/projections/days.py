@@ -4,23 +4,29 @@ One statement adds a whole batch, in the transaction of whoever calls. If the pr
 written and the events come again.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from typing import Final
 
 import msgspec
 
-from app.contracts.streams import Envelope, happened_at
+from app.contracts.streams import Envelope
 from app.domain import events as e
 from app.domain.money import Money
 from app.infra.postgres.owners import owners
 from app.infra.postgres.projections import DayCounts, Effects
 
+_DAY: Final = len("2026-01-31")
 _ACCEPTED: Final = e.TYPES[e.OrderAccepted]
 
 
+class _Line(msgspec.Struct):
+    quantity: int
+
+
 class _Lines(msgspec.Struct):
-    lines: tuple[e.AcceptedLine, ...]
+    lines: tuple[_Line, ...]
 
 
 class _Payment(msgspec.Struct):
@@ -48,14 +54,22 @@ TYPES: Final = frozenset(_COLUMNS)
 
 async def add_to_days(events: Sequence[Envelope], effects: Effects) -> None:
     """Count the events in the rows of their days (UTC) and their orders' currencies."""
-    whose = await owners(effects, (event.subject for event in events))
-    days: dict[tuple[date, str], DayCounts] = {}
+    whose = await owners(effects, {event.subject for event in events})
+    currencies = {subject: owner.currency for subject, owner in whose.items()}
+    # Times are in UTC: their first characters name the day. Events of a day, a currency and a type are alike.
+    alike: defaultdict[tuple[str, str, str], list[Envelope]] = defaultdict(list)
     for event in events:
-        key = (happened_at(event).date(), whose[event.subject].currency)
-        counts = days.setdefault(key, DayCounts())
-        column = _COLUMNS[event.type]
-        amount = _payment.decode(event.data).amount.amount if column in _MONEY else 1
-        setattr(counts, column, getattr(counts, column) + amount)
-        if event.type == _ACCEPTED:
-            counts.items += sum(line.quantity for line in _lines.decode(event.data).lines)
+        alike[event.time[:_DAY], currencies[event.subject], event.type].append(event)
+    days: dict[tuple[date, str], DayCounts] = {}
+    for (day, currency, type_), some in alike.items():
+        counts = days.setdefault((date.fromisoformat(day), currency), DayCounts())
+        column = _COLUMNS[type_]
+        if column in _MONEY:
+            added = sum([_payment.decode(event.data).amount.amount for event in some])
+        else:
+            added = len(some)
+        setattr(counts, column, getattr(counts, column) + added)
+        if type_ == _ACCEPTED:
+            lines = [line for event in some for line in _lines.decode(event.data).lines]
+            counts.items += sum([line.quantity for line in lines])
     await effects.add_to_summary(days)

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from bench import hot_sku, intake, order, read, stream
+from bench import hot_sku, intake, order, read, replay, stream
 from bench.harness import Setting, Silent, run_benchmark
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(400)]
@@ -15,6 +15,7 @@ FIGURES = {
     read: {"redis_hit", "near_hit"},
     hot_sku: {"vs_one_row_update", "hot_vs_uniform"},
     stream: {"vs_raw", "vs_batched_insert"},
+    replay: {"vs_read_decode"},
     order: {"vs_regular", "p50_vs_regular", "worker_cpu_vs_regular"},
 }
 
@@ -24,7 +25,7 @@ async def test_it_measures_its_figures(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each figure of the contract, from servers of its own, with effects that were counted."""
-    for name, shortened in (("SECONDS", 0.3), ("ALONE_S", 0.2), ("IN_FLIGHT", 5)):
+    for name, shortened in (("SECONDS", 0.3), ("ORDERS", 400), ("ALONE_S", 0.2), ("IN_FLIGHT", 5)):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, shortened)
     measured = await run_benchmark(module.benchmark, Setting(tmp_path, Silent()))

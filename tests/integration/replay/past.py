@@ -8,15 +8,13 @@ from app.consumer.projections import Applied
 from app.infra.postgres.pool import Database
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.postgres.replays import Asked, Change, PostgresReplays, Replay, Selection, ask_to_apply
+from app.projections.rebuilt import REBUILT
 from app.replay.asking import ask
 from app.replay.engine import Engine
 from app.replay.registry import handlers
 from tests.integration.consumer.orders import Orders
 
-LIVE = {
-    "daily_summary": "SELECT * FROM daily_summary ORDER BY day, currency",
-    "analytics": "SELECT * FROM analytics_minutes ORDER BY minute, measure, key",
-}
+LIVE = {projection.name: projection for projection in REBUILT}
 
 
 async def _nothing(_: Applied) -> None:
@@ -90,7 +88,11 @@ class Past:
 
     async def live(self, handler: str) -> list[dict[str, Any]]:
         """The rows of a projection as they are."""
-        return [dict(row) for row in await self.database.fetch(LIVE[handler])]
+        projection = LIVE[handler]
+        rows = await self.database.fetch(
+            f"SELECT * FROM {projection.table} ORDER BY {', '.join(projection.keys)}"
+        )
+        return [dict(row) for row in rows]
 
     async def shadows(self) -> int:
         """How many shadows there are."""

@@ -8,7 +8,7 @@ from app.domain.errors import Refused
 from app.infra.postgres import replays
 from app.replay.engine import Engine
 from app.replay.projection import Rebuild
-from tests.integration.replay.past import LIVE, Past
+from tests.integration.replay.past import Past
 
 
 class Killed(BaseException):
@@ -34,7 +34,7 @@ def dies_at(
     return died
 
 
-@pytest.mark.parametrize("handler", LIVE)
+@pytest.mark.parametrize("handler", ["daily_summary", "analytics"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(
     ("owner", "name"),
