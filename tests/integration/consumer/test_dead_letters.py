@@ -8,10 +8,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.consumer import dead_letters as module
+from app.consumer import dispatch
 from app.consumer import effect as effects
 from app.consumer.effect import Effect
+from app.domain.money import Money
+from app.infra.postgres.catalogue import Cause
 from app.infra.postgres.dead_letters import WAITING, Chosen, DeadLetters
 from tests.integration.consumer import readers
+from tests.integration.consumer.orders import SKU
 from tests.integration.consumer.readers import nothing_pending, reading
 
 
@@ -99,6 +103,33 @@ async def test_a_poison_event_in_a_hot_subject_holds_back_its_subject_only(
         await in_state(letters, "handled")
         await orders.caught_up()
     assert await letters.counts() == {}
+
+
+async def test_a_poison_price_in_a_hot_sku_is_counted_once_after_the_fix(
+    orders, database, clients, relay, letters
+):
+    """One of sixty prices cannot be counted, in another group: those before it are, those behind it wait."""
+    group = dispatch.group("analytics", dispatch.ANALYTICS)
+    kind, is_bad = "price.changed.v1", True
+
+    async def fails(events, _) -> None:
+        if is_bad and any(event.sequence == 30 for event in events):
+            raise RuntimeError("cannot count this")
+
+    broken = {**group.handlers, kind: (*group.handlers[kind], fails)}
+    async with reading(database, clients, msgspec.structs.replace(group, handlers=broken)):
+        for cents in range(59):  # the first price is from the beginning
+            await orders.catalogue.put(SKU, "A disc", Money(2000 + cents, "USD"), Cause("corr"))
+        await relay()
+        await nothing_pending(clients, "analytics")
+        (letter,) = await in_state(letters, "open")
+        assert (letter.subject, letter.sequence) == (SKU, 30)
+        counted = "SELECT sum(value) AS n FROM analytics_minutes WHERE measure = 'price_changes'"
+        assert (await database.fetch(counted))[0]["n"] == 29
+        is_bad = False
+        await letters.retry()
+        await in_state(letters, "handled")
+        assert (await database.fetch(counted))[0]["n"] == 60
 
 
 async def mark_of(database, subject: str) -> int:
