@@ -17,6 +17,8 @@ from tests.integration.reprice.test_killed import BEHIND, GROUPS
 from tests.integration.reprice.workers import Command, Worker, working
 
 ORDERS, AFFECTED = 50_000, 12_000
+RATE = "8000"
+"""Orders a second: slow enough that a worker is killed in the middle, however late it is looked at."""
 LATEST = "SELECT id FROM replays ORDER BY id DESC LIMIT 1"
 
 
@@ -60,7 +62,7 @@ async def test_twelve_thousand_orders_are_mended_once_though_workers_are_killed_
     prices = tmp_path / "mended.csv"
     prices.write_text(f"sku,amount,currency\ncup,{RIGHT},USD\nnever-sold,1,EUR\n")
     span = ("--from", priced.since.isoformat(), "--to", priced.until.isoformat())
-    ask = ("replay", "--handler", "reprice", "--prices", str(prices), *span)
+    ask = ("replay", "--handler", "reprice", "--prices", str(prices), *span, "--rate", RATE)
     async with running(priced.url, redis_url), working(priced.url, redis_url, temporal) as worker:
         command = await Command(priced.url, *ask).start()
         await kill_at(priced, worker, reads(0.1), reads(0.6))

@@ -10,6 +10,8 @@ from tests.integration.reprice.carrier import CHANGES_AT_ONCE, killed_when
 from tests.integration.reprice.priced import Past, as_recorded, difference
 
 ORDERS, AFFECTED = 1_000, 300
+RATE = 700
+"""Orders a second: slow enough that a process is killed in the middle, however late it is looked at."""
 GROUPS = sorted(value for name, value in vars(streams).items() if name.startswith("GROUP_"))
 BEHIND = """
 SELECT count(*) FROM orders o CROSS JOIN unnest($1::text[]) AS g
@@ -30,7 +32,7 @@ def is_amid_applying(replay: Replay) -> bool:
 async def test_killed_in_both_halves_every_order_is_adjusted_once(priced: Past):
     """What the killed processes committed stays, what they did not is done by the next."""
     await priced.put(ORDERS, AFFECTED)
-    replay = await priced.ask(is_applied=True)
+    replay = await priced.ask(is_applied=True, rate_per_s=RATE)
     reading = await killed_when(priced, replay.id, is_amid_reading)
     assert reading.state == replays.READING
     assert reading.done < ORDERS
@@ -38,6 +40,7 @@ async def test_killed_in_both_halves_every_order_is_adjusted_once(priced: Past):
     assert applying.state == replays.APPLYING
     assert applying.applied % CHANGES_AT_ONCE == 0
     assert applying.applied == len(await priced.adjustments()) < AFFECTED
+    await priced.database.execute("UPDATE replays SET rate_per_s = NULL")
     replay = await priced.carry(replay.id)
     assert (replay.state, replay.done, replay.changes, replay.applied) == (
         "applied",
