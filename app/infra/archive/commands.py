@@ -1,4 +1,4 @@
-"""`holdfast events`: archive months of events, drop those that are archived, show where each month lies.
+"""`holdfast events`: archive months of events, drop what is archived, put it back, show where it lies.
 
 Every command may be killed anywhere and given again: what was done is found done.
 """
@@ -21,6 +21,7 @@ from app.contracts.streams import GROUP_ANALYTICS, GROUP_NOTIFICATIONS, GROUP_PR
 from app.domain.errors import Unavailable
 from app.infra.archive.archiving import archive_month, fault_of
 from app.infra.archive.months import month_of, shown
+from app.infra.archive.restoring import restore_month
 from app.infra.archive.store import ArchiveError, ArchiveStore, UnreachableArchiveError, address
 from app.infra.postgres import archives, partitions, retention
 from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, unavailable_when_away
@@ -137,6 +138,19 @@ async def _drop(connection: Connection, asked: argparse.Namespace) -> int:
     return 0 if refused is None else 1
 
 
+async def _restore(connection: Connection, asked: argparse.Namespace) -> int:
+    show = _Show()
+    try:
+        row = await restore_month(connection, asked.month, asked.source, show.update)
+    finally:
+        show.close()
+    if asked.json:
+        _json({"restored": shown(row.month), "events": row.events})
+    else:
+        _print(f"{shown(row.month)}: {row.events} events are here again")
+    return 0
+
+
 async def _list(connection: Connection, asked: argparse.Namespace) -> int:
     parts = await partitions.partitions(connection)
     rows = await archives.archives(connection)
@@ -182,6 +196,7 @@ def _row(row: archives.ArchivedRow) -> dict[str, Any]:
 _COMMANDS: Final[dict[str, Callable[[Connection, argparse.Namespace], Awaitable[int]]]] = {
     "archive": _archive,
     "drop": _drop,
+    "restore": _restore,
     "list": _list,
 }
 
@@ -219,8 +234,17 @@ def _parser() -> Parser:
         "--before", required=True, type=_month, metavar="YYYY-MM", help="months before this one"
     )
     away.add_argument("--yes", action="store_true", help="do it")
+    back = commands.add_parser("restore", help="put a dropped month back, the newest first")
+    back.add_argument("--month", required=True, type=_month, metavar="YYYY-MM", help="the month")
+    back.add_argument(
+        "--from",
+        dest="source",
+        type=_address,
+        metavar="URL",
+        help="its archive, if not where it was put",
+    )
     listing = commands.add_parser("list", help="show partitions and archived months")
-    for command in (put, away, listing):
+    for command in (put, away, back, listing):
         command.add_argument("--json", action="store_true", help="answer in JSON")
     return parser
 

@@ -74,6 +74,11 @@ async def archives(connection: Connection) -> list[ArchivedRow]:
     return [ArchivedRow(*row) for row in await connection.fetch(SQL["all"])]
 
 
+async def here_again(connection: Connection, month: date) -> None:
+    """A month's events are in the database, too."""
+    await connection.execute(SQL["here_again"], month)
+
+
 async def dropped_months(connection: Connection) -> list[ArchivedRow]:
     """The months that lie in archives only, the oldest first."""
     return [ArchivedRow(*row) for row in await connection.fetch(SQL["dropped"])]

@@ -5,7 +5,7 @@ which is one transaction. Nobody deletes an event for that: the net is replaced 
 dies here, nothing happened, and the next one does it.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -65,6 +65,20 @@ async def make(connection: Connection) -> list[str]:
     await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
     rows = await connection.fetch(SQL["make"], MONTHS_AHEAD, timeout=_MOVE_TIMEOUT_S)
     return [row["name"] for row in rows]
+
+
+async def begin(connection: Connection, month: date) -> str:
+    """In the caller's transaction: a table for a month that is no partition yet; its name."""
+    name = f"events_{month:%Y_%m}"
+    await connection.execute(SQL["begin"], name)
+    return name
+
+
+async def attach(connection: Connection, name: str, begins: datetime, ends: datetime) -> None:
+    """In the caller's transaction: make a table a partition. Raises LockNotAvailableError."""
+    await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    bounds = f"FROM ('{begins.isoformat()}') TO ('{ends.isoformat()}')"
+    await connection.execute(f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES {bounds}")
 
 
 async def partitions(connection: Connection) -> list[Partition]:

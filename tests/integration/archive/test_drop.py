@@ -6,10 +6,11 @@ import asyncpg
 import pytest
 
 from app.infra.archive.archiving import fault_of
+from app.infra.archive.restoring import NotRestoredError, restore_month
 from app.infra.postgres import retention
 from app.infra.postgres.retention import RefusedError
 from tests.integration.archive.ages import GROUPS, Ages, day, month
-from tests.integration.postgres.past import prices, store
+from tests.integration.postgres.past import prices, store, verified
 
 ARCHIVED = (-5, -4, -3)
 
@@ -167,3 +168,23 @@ async def test_what_was_dropped_cannot_be_forgotten(ages: Ages):
     for statement in ("DELETE FROM event_archives", "TRUNCATE event_archives"):
         with pytest.raises(asyncpg.RaiseError):
             await ages.connection.execute(statement)
+
+
+async def test_what_was_dropped_comes_back_as_it_was(ages: Ages):
+    """The newest month first, as a partition like the others; its archive is kept, and it may go again."""
+    before = await ages.connection.fetch("SELECT * FROM events ORDER BY subject, sequence")
+    await ages.archive(*ARCHIVED)
+    await ages.drop(-2)
+    with pytest.raises(NotRestoredError, match=f"{day(-3):%Y-%m} has to come back first"):
+        await restore_month(ages.connection, day(-4), None, lambda *_: None)
+    for number in (-3, -4, -5):
+        assert (await restore_month(ages.connection, day(number), None, lambda *_: None)).month == day(number)
+    assert await ages.connection.fetch("SELECT * FROM events ORDER BY subject, sequence") == before
+    assert await ages.recorded() == {day(n): False for n in ARCHIVED}
+    assert (await verified(ages.connection)).is_whole
+    for statement in ("DELETE FROM {}", "UPDATE {} SET hash = hash", "TRUNCATE {}"):
+        with pytest.raises(asyncpg.RaiseError):
+            await ages.connection.execute(statement.format(f"events_{month(-4):%Y_%m}"))
+    with pytest.raises(NotRestoredError, match="not among the months"):
+        await restore_month(ages.connection, day(-4), None, lambda *_: None)
+    assert len(await ages.drop(-2)) == 3

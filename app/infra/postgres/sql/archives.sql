@@ -39,3 +39,6 @@ WHERE EXISTS (SELECT FROM event_archives WHERE dropped_at IS NOT NULL)
 
 -- orders_of: how many orders were made in a span of time
 SELECT count(*) FROM orders WHERE created_at >= $1 AND created_at < $2;
+
+-- here_again: a month that was dropped was put back
+UPDATE event_archives SET dropped_at = NULL WHERE month = $1;

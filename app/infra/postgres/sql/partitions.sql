@@ -6,3 +6,6 @@ SELECT to_regprocedure('make_event_partitions(integer)') IS NOT NULL;
 
 -- all: the partitions in order, with what they hold; the net comes last
 SELECT name, begins, ends FROM event_partitions ORDER BY begins NULLS LAST;
+
+-- begin: a table like the partitions
+SELECT make_events_table($1);
