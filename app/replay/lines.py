@@ -121,10 +121,10 @@ def tell(replay: Replay, changes: Sequence[Change]) -> None:
         say(f"          {words}")
     if "live_hash" in replay.summary:
         live, built = replay.summary["live_hash"], replay.summary["rebuilt_hash"]
-        rows = f"{replay.summary['rows']:,} rows live, {replay.summary['rebuilt_rows']:,} rebuilt"
+        rows = f"{_rows(replay.summary['rows'])} live, {replay.summary['rebuilt_rows']:,} rebuilt"
         same = f"the same: {live[:_DIGITS]}" if live == built else f"{live[:_DIGITS]} live, {built[:_DIGITS]}"
         say(f"{rows}; hash {same}")
-    say(f"{replay.done:,} events read, {_rows(replay.changes)} differ")
+    say(f"{replay.done:,} events read, {_rows(replay.changes)} differ{'s' if replay.changes == 1 else ''}")
     say(_end(replay), sys.stderr if replay.state in {replays.REFUSED, replays.FAILED} else None)
 
 
