@@ -43,7 +43,11 @@ FETCH_ROUND_PAUSE_S: Final = 0.01
 READ_DEADLINE_S: Final = 2.5
 NEAR_OPEN_S: Final = 0.5
 NEAR_FINAL_S: Final = 30.0
-"""How long a document is kept near: one of an order that may still change, and one that changes no more."""
+"""How long a document is kept near: one of an open order, and one of an order that is final.
+
+Of a final order only the price may still be mended. Whoever does that writes the document to Redis, which
+then says that what is near is not what it has any more.
+"""
 
 log = logger("documents")
 
