@@ -2,14 +2,15 @@
 
 What it reads is pending until then. Whoever takes a shard over first claims everything that is pending there,
 whoever was given it; from time to time the owner looks again, for what a former owner was given while it was
-already dead. While a full batch is applied the next one is read. A group that is gone (Redis was emptied, or
-holds something else under a stream's name) is made again from the beginning, and the store is compared with
-the marks. On SIGTERM it finishes what it is at; the rest is pending. If the process dies in here, the
+already dead. While a full batch is applied the next ones are read. A group that is gone (Redis was emptied,
+or holds something else under a stream's name) is made again from the beginning, and the store is compared
+with the marks. On SIGTERM it finishes what it is at; the rest is pending. If the process dies in here, the
 next owner claims it.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -30,6 +31,8 @@ ENTRIES_MAX: Final = 400
 """Entries taken from a shard at once."""
 FULL: Final = 400
 """Entries of all shards from which on there are likely more: these are read while the batch is applied."""
+AHEAD_MAX: Final = 2
+"""Batches that are read ahead: one that is there when it is wanted, and one on its way."""
 BLOCK_S: Final = 2.0
 CLAIM_INTERVAL_S: Final = 5.0
 GATHER_S: Final = 0.1
@@ -78,7 +81,7 @@ class Reader:
         self._tokens: dict[int, int] = {}
         self._to_claim: dict[int, bytes] = {}
         self._claim_at = 0.0
-        self._ahead: asyncio.Task[Batch] | None = None
+        self._ahead: deque[asyncio.Task[Batch]] = deque()
         self._acknowledging: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
@@ -95,8 +98,8 @@ class Reader:
                 await self._once(redis)
             await self._acknowledged()
         finally:
-            left = [task for task in (self._ahead, self._acknowledging) if task is not None]
-            await end(left, within_s=BLOCK_S)  # what was read ahead is pending
+            acknowledging = () if self._acknowledging is None else (self._acknowledging,)
+            await end((*self._ahead, *acknowledging), within_s=BLOCK_S)  # what was read ahead is pending
 
     async def _once(self, redis: Patience) -> None:
         """One batch."""
@@ -137,9 +140,8 @@ class Reader:
 
     async def _next(self) -> Batch:
         """What was read ahead, or is pending where it is looked for, or is new; none when shards changed."""
-        if self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            batch = await ahead
+        while self._ahead:
+            batch = await self._ahead.popleft()
             if batch.entries:
                 return batch
         await self._acknowledged()
@@ -169,10 +171,11 @@ class Reader:
         return _NOTHING
 
     def _read_ahead(self, batch: Batch) -> None:
-        """Have the next batch read while this one is applied: one, and not what is to be claimed at once."""
-        is_claim_due = self._to_claim or self._claim_at <= time.monotonic()
-        if self._ahead is None and len(batch.entries) >= FULL and not is_claim_due:
-            self._ahead = asyncio.create_task(self._read(0.0))
+        """Have the next batches read while this one is applied, unless there is something to be claimed."""
+        if self._to_claim or self._claim_at <= time.monotonic():
+            return
+        while len(batch.entries) >= FULL and len(self._ahead) < AHEAD_MAX:
+            self._ahead.append(asyncio.create_task(self._read(0.0)))
 
     def _from_inbox(self) -> list[Delivery]:
         """What does not come from the streams."""
@@ -246,7 +249,7 @@ class Reader:
         await self._acknowledged()
         entries = [entry for delivery in deliveries for entry in delivery.entries]
         self._acknowledging = asyncio.create_task(self._acknowledge(entries))
-        if self._ahead is None:
+        if not self._ahead:
             await self._acknowledged()
 
     async def _acknowledge(self, entries: Sequence[Entry]) -> None:
