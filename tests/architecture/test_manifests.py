@@ -27,7 +27,11 @@ from tests.architecture.rendered import (
 
 CURRENT = kubernetes_validate.latest_version()
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{CURRENT}-local-strict"
-PLACES = [f"overlays/{name}" for name in OVERLAYS] + [f"platform/{name}" for name in PLATFORM] + ["base"]
+PLACES = [
+    *(f"overlays/{name}" for name in OVERLAYS),
+    *(f"platform/{name}" for name in PLATFORM),
+    "platform/redis/alerts",
+]
 
 
 @cache
@@ -65,7 +69,9 @@ def test_every_combination_builds_and_holds_what_a_cluster_takes(overlay: str, c
     assert len({(named(object_)) for object_ in objects}) == len(objects)
 
 
-@pytest.mark.parametrize("place", ["base", *(f"platform/{name}" for name in PLATFORM)])
+@pytest.mark.parametrize(
+    "place", ["base", "platform/redis/alerts", *(f"platform/{name}" for name in PLATFORM)]
+)
 def test_base_and_platform_hold_what_a_cluster_takes(place: str):
     """As above, for what is applied by itself."""
     assert [line for object_ in render(place) for line in wrong(object_)] == []
@@ -159,3 +165,12 @@ def test_development_needs_no_operator():
     """An empty cluster knows Kubernetes' own kinds and no others."""
     groups = {object_["apiVersion"].rpartition("/")[0] for object_ in render("overlays/dev")}
     assert groups <= {"", "apps", "batch", "policy", "networking.k8s.io"}
+
+
+def test_the_charts_values_are_keys_that_it_reads():
+    """A key that a chart does not know is silently nothing; each is held against the chart's own values."""
+    values = yaml.safe_load((MANIFESTS / "platform/temporal/values.yaml").read_text(encoding="utf-8"))
+    schema = jsonschema.Draft202012Validator(derived()["values"])
+    assert [error.message for error in schema.iter_errors(values)] == []
+    values["server"]["history"]["resource"] = {}
+    assert not schema.is_valid(values)

@@ -4,10 +4,12 @@ import ast
 import re
 
 import pytest
+import yaml
 
 from app import config
 from app.connections import OUTSIDE_POOL, Fleet, needed
 from tests.architecture.rendered import (
+    MANIFESTS,
     OVERLAYS,
     PLATFORM,
     ROOT,
@@ -94,12 +96,27 @@ def test_developments_server_has_the_budget():
     assert budget(objects) <= has - SUPERUSERS - OPERATORS
 
 
-@pytest.mark.skipif("postgres" not in PLATFORM, reason="there is no platform database")
 def test_the_platforms_server_has_productions_budget():
     """Of the cluster that holds the platform's own data."""
     cluster = next(c for c in of_kind(render("platform/postgres"), "Cluster") if is_holdfast(c))
     has = int(cluster["spec"]["postgresql"]["parameters"]["max_connections"])
     assert budget(render("overlays/production")) <= has - SUPERUSERS - OPERATORS
+
+
+def test_temporals_connections_fit_its_server():
+    """Each pod has two pools; a chart's rollout adds a pod to each service, and the Jobs have one each."""
+    values = yaml.safe_load((MANIFESTS / "platform/temporal/values.yaml").read_text(encoding="utf-8"))[
+        "server"
+    ]
+    stores = values["config"]["persistence"]["datastores"].values()
+    each = sum(store["sql"]["maxConns"] for store in stores)
+    services = ("frontend", "history", "matching", "worker")
+    fleets = [
+        Fleet(role="temporal", pool=each, surge=1, replicas=values[name]["replicaCount"]) for name in services
+    ]
+    cluster = next(c for c in of_kind(render("platform/postgres"), "Cluster") if not is_holdfast(c))
+    has = int(cluster["spec"]["postgresql"]["parameters"]["max_connections"])
+    assert needed(fleets)["temporal"] <= has - SUPERUSERS - OPERATORS
 
 
 def is_holdfast(cluster: Object) -> bool:

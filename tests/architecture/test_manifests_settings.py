@@ -232,6 +232,17 @@ def test_developments_temporal_has_the_programs_namespace_and_attributes():
     assert arguments[arguments.index("--namespace") + 1] == "holdfast-dev"
 
 
+def test_the_platforms_temporal_has_the_programs_namespace_and_attributes():
+    """The chart makes the namespace, a Job the attributes; the server is the one that the tests run."""
+    values = yaml.safe_load((MANIFESTS / "platform/temporal/values.yaml").read_text(encoding="utf-8"))
+    namespaces = {n["name"] for n in values["server"]["config"]["namespaces"]["namespace"]}
+    job = next(pod for pod in pods(render("platform/temporal")) if pod.component == "temporal-attributes")
+    told = {entry["name"]: entry["value"] for entry in job.spec["containers"][0]["env"]}
+    assert tuple((told["ATTRIBUTES"] or "").split()) == ATTRIBUTES
+    assert set((told["NAMESPACES"] or "").split()) == namespaces
+    assert job.spec["containers"][0]["image"].endswith(f":{values['server']['image']['tag']}")
+
+
 def test_the_readme_names_every_file():
     """Whoever reads it knows what there is."""
     text = (MANIFESTS / "README.md").read_text(encoding="utf-8")

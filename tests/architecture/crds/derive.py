@@ -41,11 +41,20 @@ def of_crd(schema: dict[str, Any], used: list[Any]) -> dict[str, Any]:
     return kept
 
 
+UNSAID = ("dynamicConfig", "replicaCount")
+"""Keys that Temporal's chart reads below `server` and its values.yaml does not name."""
+
+
 def of_values(values: Any, used: Any) -> dict[str, Any]:
     """The keys that a chart's values know, where they are used; an empty default may hold anything."""
     if not isinstance(values, dict) or not values or not isinstance(used, dict):
         return {}
-    known = {key: of_values(value, used.get(key)) for key, value in values.items()}
+    # A security context is passed on as it is.
+    known = {
+        key: {} if key.endswith("ecurityContext") else of_values(value, used.get(key))
+        for key, value in values.items()
+    }
+    known |= {key: {} for key in UNSAID if key in used}
     return {"type": "object", "additionalProperties": False, "properties": known}
 
 
@@ -57,7 +66,7 @@ def main() -> None:
     for file in files:
         for document in yaml.safe_load_all(Path(file).read_text(encoding="utf-8")):
             if name == "values":
-                schemas["values"] = of_values(document, used[0])
+                schemas[name] = of_values(document, used[0])
                 continue
             kind, group = document["spec"]["names"]["kind"], document["spec"]["group"]
             for version in document["spec"]["versions"]:
