@@ -22,6 +22,8 @@ class Heartbeats(Interceptor):
 
 class _Inbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: ANN401 - as the activity
+        if activity.info().is_local:  # its workflow's task says that it is alive
+            return await self.next.execute_activity(input)
         loop = asyncio.get_running_loop()
         beat = _Beat(loop)
         try:

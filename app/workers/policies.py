@@ -20,6 +20,8 @@ RETRY: Final = RetryPolicy(
 )
 """0.2 s, 0.4 s, … 10 s, for ever: after an outage every order moves again within ten seconds."""
 
+ONCE: Final = RetryPolicy(maximum_attempts=1)
+
 QUICK: Final = timedelta(seconds=5)
 """An order that is under way for longer is shown in Temporal's lists as it moves."""
 

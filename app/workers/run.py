@@ -65,7 +65,7 @@ WORKFLOWS: Final[Mapping[str, Sequence[type]]] = {
 """Queue → the workflows that are served there."""
 ACTIVITIES_MAX: Final = 100
 NOTIFICATIONS_MAX: Final = 250
-"""Webhooks wait for strangers, of whom many may be slow."""
+"""Webhooks wait for strangers, of whom many may be slow; first attempts within the task of their workflow."""
 POLLERS: Final = 4
 CONNECT_PAUSE_S: Final = 1.0
 
@@ -198,7 +198,9 @@ def _workers(
             workflow_runner=runner,
             interceptors=[Heartbeats(), Outcomes(orders)],
             max_cached_workflows=WORKFLOWS_CACHED_MAX,
-            max_concurrent_activities=NOTIFICATIONS_MAX if queue == t.QUEUE_NOTIFICATIONS else ACTIVITIES_MAX,
+            max_concurrent_activities=_at_once_max(queue),
+            max_concurrent_local_activities=_at_once_max(queue),
+            max_concurrent_workflow_tasks=_at_once_max(queue),
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
             graceful_shutdown_timeout=grace,
@@ -206,6 +208,10 @@ def _workers(
         )
         for queue in settings.worker_queues
     ]
+
+
+def _at_once_max(queue: str) -> int:
+    return NOTIFICATIONS_MAX if queue == t.QUEUE_NOTIFICATIONS else ACTIVITIES_MAX
 
 
 def _version(settings: Settings) -> WorkerDeploymentConfig | None:

@@ -45,6 +45,7 @@ class Teller:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 task_timeout=policies.WORKFLOW_TASK_TIMEOUT,
                 **signal,
+                request_eager_start=not job.signal,
                 rpc_timeout=policies.RPC_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:

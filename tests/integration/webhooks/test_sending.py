@@ -39,9 +39,10 @@ async def replays(client: Client, delivery_id: str, name: str, round_: int = 1) 
 
 
 async def steps(client: Client, delivery_id: str) -> int:
-    """How many activities a delivery took."""
+    """How many activities a delivery took, the local one among them."""
     history = await client.get_workflow_handle(t.webhook_workflow_id(delivery_id, 1)).fetch_history()
-    return len([e for e in history.events if e.HasField("activity_task_completed_event_attributes")])
+    kinds = ("activity_task_completed_event_attributes", "marker_recorded_event_attributes")
+    return len([event for event in history.events for kind in kinds if event.HasField(kind)])
 
 
 async def until_states(world: World, *states: str) -> None:

@@ -146,6 +146,7 @@ class World:
             activities=[activities.send_webhook],
             workflow_runner=SANDBOX,
             interceptors=[Heartbeats()],
+            max_cached_workflows=2000,
         )
         running = asyncio.create_task(worker.run())
         try:
