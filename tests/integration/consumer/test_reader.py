@@ -61,6 +61,39 @@ async def test_what_consumers_of_other_names_hold_is_taken_over(
     await orders.caught_up()
 
 
+async def test_what_was_read_ahead_is_applied_once_by_whoever_has_the_shard_then(
+    orders, database, group, clients, relay, monkeypatch
+):
+    """A backlog of many batches, in the middle of which shards change hands twice."""
+    for name, size in (("ENTRIES_MAX", 5), ("FULL", 5), ("SMALL", 1), ("BLOCK_S", 0.2)):
+        monkeypatch.setattr(reading_module, name, size)
+    monkeypatch.setattr(reading_module, "CLAIM_INTERVAL_S", 0.3)
+    applied: list[str] = []
+
+    async def remember(batch):
+        applied.extend(event.id for event in batch.events)
+
+    watched = msgspec.structs.replace(group, afterwards=(remember,))
+    await orders.many(48)
+    total = await relay()
+    async with reading(database, clients, watched):
+        async with asyncio.timeout(10):
+            while len(applied) < total // 4:
+                await asyncio.sleep(0.005)
+        async with reading(database, clients, watched):
+            async with asyncio.timeout(10):
+                while len(applied) < total // 2:
+                    await asyncio.sleep(0.005)
+        await nothing_pending(clients)
+    await orders.caught_up()
+    assert len(applied) == len(set(applied)) == total
+    seen: dict[str, int] = {}
+    for event in applied:
+        subject, _, sequence = event.rpartition(":")
+        assert int(sequence) == seen.get(subject, 0) + 1
+        seen[subject] = int(sequence)
+
+
 async def test_an_emptied_redis_is_noticed_and_used_again(orders, database, group, clients, relay):
     """Groups are made again from the beginning, and whoever can compare with the store is told."""
     async with reading(database, clients, group) as parts, asyncio.timeout(10):
