@@ -29,7 +29,7 @@ OWNERS = "SELECT owner FROM shard_leases WHERE consumer_group = $1 ORDER BY shar
 
 
 @asynccontextmanager
-async def relaying(database_url, clients, database, *chores):
+async def relaying(database_url, clients, database, *chores, leaves=True):
     """A relay that runs for a while, with leases of its own; its name."""
     group, name = lease_group(SHARDS), f"relay-{next(_numbers)}"
     leases = Leases(ShardLeases(database, name, [group], SHARDS), [group], SHARDS)
@@ -46,7 +46,8 @@ async def relaying(database_url, clients, database, *chores):
         yield name
     finally:
         await end(tasks, within_s=5)
-        await leases.leave()
+        if leaves:
+            await leases.leave()
 
 
 async def drained(orders) -> None:
@@ -142,6 +143,21 @@ async def until_shared(database, names) -> None:
             if set(owners) == set(names) and max(owners.count(name) for name in names) <= share:
                 return
             await asyncio.sleep(0.02)
+
+
+async def test_the_shards_of_a_relay_that_dies_are_published_within_two_seconds(
+    database_url, orders, clients, database
+):
+    """It says nothing any more; the limit is generous."""
+    async with relaying(database_url, clients, database) as one:
+        async with relaying(database_url, clients, database, leaves=False) as two:
+            await until_shared(database, {one, two})
+        died = time.monotonic()
+        await orders.many(12)
+        await drained(orders)
+        took_s = time.monotonic() - died
+        print(f"published after {took_s:.2f} s")
+        assert took_s < 4
 
 
 async def test_relays_that_share_publish_each_event_once_and_in_order(
