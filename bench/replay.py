@@ -36,7 +36,7 @@ from bench.servers import postgres
 
 NAME = "replay"
 HANDLER = "daily_summary"
-ORDERS = 8_000
+ORDERS = 16_000
 SECONDS = 0.5
 """A side goes through all events again and again for at least so long."""
 DEADLINE_S = 60.0

@@ -21,6 +21,8 @@ from app.infra.redis.documents import Documents
 from app.replay.asking import refused
 from app.replay.handlers import Isolation, MovedError, Read
 
+ORDERS_MAX: Final = 500
+"""So many documents are asked for at once."""
 SETTLE_S: Final = 0.5
 """A change is in PostgreSQL a moment before it is in Redis: what differs is looked at again after this."""
 
@@ -64,6 +66,7 @@ class OrderDocuments:
 
     async def read(self, connection: Connection, replay: Replay, size: int) -> Read:
         """Hold the documents of the next orders against their rows."""
+        size = min(size, ORDERS_MAX)
         arguments = (_FINAL, replay.selection.order_id, size)
         rows = await connection.fetch(_PAGE, replay.cursor or "", *arguments)
         orders = [order_from(row) for row in rows]

@@ -25,7 +25,8 @@ from app.replay.handlers import Handler, MovedError, Telling
 BATCH_EVENTS: Final = 5000
 KEPT_S: Final = 24 * 3600.0
 """How long what was shown can be applied."""
-LOCK_TIMEOUT: Final = "2s"
+LOCK_TIMEOUT: Final = "1s"
+"""Who waits behind us waits as long; consumers call two seconds a standstill."""
 RACE_PAUSE_S: Final = 0.05
 _BATCHES_A_SECOND: Final = 4
 """With a limit of the rate: about so many batches a second."""

@@ -22,7 +22,7 @@ from app.infra.postgres import replay_events, replays
 from app.infra.postgres.pool import Connection
 from app.infra.postgres.projections import Effects
 from app.infra.postgres.replay_events import Wanted, event_batches
-from app.infra.postgres.replay_shadow import Compared, Shadow
+from app.infra.postgres.replay_shadow import Shadow
 from app.infra.postgres.replays import Asked, Change, Replay
 from app.projections.rebuilt import Projection
 from app.replay.asking import refused
@@ -92,9 +92,10 @@ class Rebuild:
         return Read(batch.cursor or _CATCHING_UP, len(batch.events))
 
     async def compare(self, connection: Connection, replay: Replay) -> dict[str, Any]:
-        """Catch up to this very snapshot, and put every row that differs on record."""
+        """Put every row on record that differs in this very snapshot."""
         shadow = self._shadow(connection, replay)
-        compared = await self._compared(connection, shadow, replay)
+        await self._up_to_now(connection, shadow, replay)
+        compared = await shadow.compare()
         await shadow.record()
         sums = await replays.sums(connection, replay.id, self.projection.sums_by)
         return {
@@ -117,24 +118,25 @@ class Rebuild:
     ) -> dict[str, Any]:
         """Nobody else writes to the table now: catch up, look again, and write. Raises MovedError."""
         shadow = self._shadow(connection, replay)
-        await self._compared(connection, shadow, replay)
+        await self._up_to_now(connection, shadow, replay)
+        await shadow.find_differences()
         if moved := await shadow.moved_rows():
             where = ", ".join(moved)
             raise MovedError(
                 f"The difference is not the one that was shown, at {where}: nothing was changed."
             )
         await shadow.write()
-        return {"applied_hash": await shadow.live_hash()}
+        return {}
 
     async def forget(self, connection: Connection, replay: Replay) -> None:
         """Drop the shadow."""
         await self._shadow(connection, replay).drop()
 
-    async def _compared(self, connection: Connection, shadow: Shadow, replay: Replay) -> Compared:
+    async def _up_to_now(self, connection: Connection, shadow: Shadow, replay: Replay) -> None:
+        """Catch up to this very snapshot."""
         await shadow.enter()
         while await self._catch_up(connection, shadow, replay):
             pass
-        return await shadow.compare()
 
     async def _catch_up(self, connection: Connection, shadow: Shadow, replay: Replay) -> int:
         """Give the shadow what some subjects' marks have moved by; how many events that were."""

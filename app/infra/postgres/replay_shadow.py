@@ -133,15 +133,16 @@ class Shadow:
 
     async def compare(self) -> Compared:
         """Hold the live table against the shadow; the rows that differ are in the table `fresh` then."""
-        fetchrow, timeout = self._connection.fetchrow, STATEMENT_TIMEOUT_S
-        live = await fetchrow(self._hashed("public"), *self._span, timeout=timeout)
-        built = await fetchrow(self._hashed(self.schema), *self._span, timeout=timeout)
-        assert live is not None
-        assert built is not None
+        live, built = await self._counted("public"), await self._counted(self.schema)
+        differing = await self.find_differences()
+        return Compared(live[0], built[0], differing, live[1], built[1])
+
+    async def find_differences(self) -> int:
+        """Have the rows that differ in the table `fresh`; how many there are."""
+        timeout = STATEMENT_TIMEOUT_S
         await self._connection.execute(_FRESH.format(keys=self._keys, table=self._name))
         await self._connection.execute(await self._differences(), *self._span, timeout=timeout)
-        differing = int(await self._connection.fetchval("SELECT count(*) FROM fresh"))
-        return Compared(live[0], built[0], differing, live[1], built[1])
+        return int(await self._connection.fetchval("SELECT count(*) FROM fresh"))
 
     async def record(self) -> None:
         """Put the rows that differ on record as the replay's changes."""
@@ -175,13 +176,11 @@ class Shadow:
             timeout=STATEMENT_TIMEOUT_S,
         )
 
-    async def live_hash(self) -> str:
-        """The hash of the live rows."""
-        row = await self._connection.fetchrow(
-            self._hashed("public"), *self._span, timeout=STATEMENT_TIMEOUT_S
-        )
+    async def _counted(self, schema: str) -> tuple[int, str]:
+        """Number and hash of the rows."""
+        row = await self._connection.fetchrow(self._hashed(schema), *self._span, timeout=STATEMENT_TIMEOUT_S)
         assert row is not None
-        return str(row[1])
+        return row[0], row[1]
 
     async def _columns(self, without: Sequence[str]) -> dict[str, bool]:
         """The table's columns but some, and whether each holds numbers."""
