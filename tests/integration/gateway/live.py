@@ -16,7 +16,7 @@ from app.contracts.documents import rfc3339
 from app.domain.chain import link
 from tests.integration.gateway.served import KEY
 
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 
 
 class Stream:
