@@ -140,6 +140,7 @@ async def _drop(connection: Connection, asked: argparse.Namespace) -> int:
 
 async def _restore(connection: Connection, asked: argparse.Namespace) -> int:
     show = _Show()
+    show.begin(shown(asked.month), sum(s.events for s in await archives.seals_of(connection, asked.month)))
     try:
         row = await restore_month(connection, asked.month, asked.source, show.update)
     finally:
