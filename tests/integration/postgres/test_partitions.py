@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from app.consumer.partitions import make_partitions
+from app.consumer.patience import Patience
 from app.domain.errors import Unavailable
 from app.infra.postgres import event_outbox
 from app.infra.postgres.event_outbox import open_outbox
@@ -185,3 +187,33 @@ async def test_the_relay_finds_what_happened_long_ago(shop: Shop, database_url: 
         batch = await outbox.waiting(10)
     found = [event.envelope.type for event in batch.events]
     assert found == ["price.changed.v1", "inventory.adjusted.v1", "order.accepted.v1"]
+
+
+async def test_orders_are_taken_while_partitions_are_made(database: Database, other: Connection):
+    """They wait for milliseconds; none of them fails, and none is lost."""
+    shop = Shop(database)
+    await shop.stock("cup", east=100)
+
+    async def take() -> None:
+        for _ in range(10):
+            await shop.accept(("cup", 1))
+
+    async def catch() -> None:
+        for number in range(5):
+            await store(other, prices(f"bowl{number}", 1, [month(-9 + number)]))
+            assert await PostgresPartitions(database).make() == [name(-9 + number)]
+
+    await asyncio.gather(take(), take(), take(), catch())
+    assert await shop.count("orders") == 30
+    assert (await verified(other)).is_whole
+
+
+async def test_the_consumer_makes_them(database: Database, other: Connection):
+    """The relay's leader does, again and again."""
+    await store(other, prices("cup", 1, [month(-5)]))
+    making = asyncio.create_task(make_partitions(PostgresPartitions(database), Patience("test")))
+    async with asyncio.timeout(20):
+        while [part for *_, part in await places(other)] != [name(-5)]:
+            assert not making.done()
+            await asyncio.sleep(0.01)
+    making.cancel()
