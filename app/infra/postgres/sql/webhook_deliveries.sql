@@ -3,16 +3,18 @@
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[])
         AS g (subject, sequence, type, time)
+), owned AS MATERIALIZED (
+    SELECT g.*, o.customer_id FROM given g JOIN orders o ON o.id = g.subject
+    WHERE (SELECT EXISTS (SELECT FROM webhook_endpoints WHERE customer_id IS NOT NULL AND deleted_at IS NULL))
 ), wanted AS (
     SELECT w.id AS endpoint_id, g.* FROM given g JOIN webhook_endpoints w ON w.customer_id IS NULL
         AND w.is_enabled AND g.time >= w.created_at - interval '1 minute'
         AND (w.event_types = '{}' OR g.type = ANY (w.event_types))
     UNION ALL
-    SELECT w.id, g.* FROM given g JOIN orders o ON o.id = g.subject
-    JOIN webhook_endpoints w ON w.customer_id = o.customer_id AND w.deleted_at IS NULL
+    SELECT w.id, g.subject, g.sequence, g.type, g.time FROM owned g
+    JOIN webhook_endpoints w ON w.customer_id = g.customer_id AND w.deleted_at IS NULL
         AND w.is_enabled AND g.time >= w.created_at - interval '1 minute'
         AND (w.event_types = '{}' OR g.type = ANY (w.event_types))
-    WHERE (SELECT EXISTS (SELECT FROM webhook_endpoints WHERE customer_id IS NOT NULL AND deleted_at IS NULL))
 )
 INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at)
 SELECT 'msg_' || encode(substr(sha256(convert_to(
