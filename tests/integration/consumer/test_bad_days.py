@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from app.contracts.streams import FIELD, relay_fence, shard_of, stream
 from app.dev.servers import EmbeddedValkey
 from app.domain.chain import link
 from app.infra.postgres.dead_letters import OPEN, DeadLetters
 from app.infra.postgres.pool import Database
 from tests.integration.consumer.afterwards import all_is_well
-from tests.integration.consumer.conftest import SHARDS
 from tests.integration.consumer.orders import GROUPS, Orders
 from tests.integration.consumer.processes import HASTY, Consumer, running
 from tests.servers import redis_in
@@ -28,9 +26,6 @@ SELECT subject, sequence FROM events, generate_series(1, $1) WHERE random() < $2
 """
 """What was published already is published again, out of order."""
 
-ENVELOPE = """{"specversion":"1.0","id":"%(subject)s:%(sequence)s","type":"inventory.released.v1",
-"source":"/x","subject":"%(subject)s","time":"2026-01-31T12:00:00Z","sequence":%(sequence)s,"correlationid":"c",
-"datacontenttype":"application/json","data":{"fulfilments":[]}}"""
 UNHEARD_OF = "order.reviewed.v7"
 UPGRADED = f"""
 import sys
@@ -130,6 +125,7 @@ async def test_events_come_ten_times_and_late_while_owners_stand_still_and_die(
                 await consumer.close()
 
 
+@pytest.mark.full
 async def test_a_redis_without_memory_keeps_nobody_from_the_rest(
     database_url: str, redis_url: str, orders: Orders, clients
 ) -> None:
@@ -149,39 +145,7 @@ async def test_a_redis_without_memory_keeps_nobody_from_the_rest(
         assert "Traceback" not in consumer.log()
 
 
-async def test_a_postgresql_put_back_to_an_older_state_is_published_from_again(
-    database_url: str, redis_url: str, orders: Orders, clients
-) -> None:
-    """Redis has seen tokens that PostgreSQL has yet to give out: whoever has the shards outgrows them."""
-    for shard in range(SHARDS):
-        await clients.hot.execute("SET", relay_fence("test", shard, SHARDS), 1_000_000)
-    async with running(database_url, redis_url, ("-c", HASTY)):
-        await orders.many(12)
-        async with asyncio.timeout(20):
-            while await orders.waiting():
-                await asyncio.sleep(0.05)
-        await all_is_well(orders, database_url)
-    for shard in range(SHARDS):
-        assert int(await clients.hot.execute("GET", relay_fence("test", shard, SHARDS))) < 1_000_000
-
-
-async def test_a_stream_that_knows_more_than_postgresql_is_said_and_passed_over(
-    database_url: str, redis_url: str, orders: Orders, clients
-) -> None:
-    """Of an order that is there, and of one that is not; what follows in PostgreSQL has its effect."""
-    order = await orders.accept()
-    for subject, sequence in ((order.id, 3), ("ord_06dzpv7x2m8wq3k9n5t1r4c7j0", 2)):
-        body = ENVELOPE % {"subject": subject, "sequence": sequence}
-        await clients.hot.execute("XADD", stream("test", shard_of(subject, SHARDS)), "*", FIELD, body)
-    async with running(database_url, redis_url, ("-c", HASTY)) as consumer:
-        async with asyncio.timeout(20):
-            while len(await DeadLetters(orders.database).page(0, 20, states=("handled",))) < 2 * len(GROUPS):
-                await asyncio.sleep(0.05)
-        assert "MissingEventsError" in consumer.log()
-        await orders.complete(order)
-        await all_is_well(orders, database_url)
-
-
+@pytest.mark.full
 async def test_what_a_newer_release_wrote_is_set_aside_and_handled_after_the_upgrade(
     database_url: str, redis_url: str, orders: Orders
 ) -> None:

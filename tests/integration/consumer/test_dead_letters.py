@@ -11,10 +11,12 @@ from app.consumer import dead_letters as module
 from app.consumer import dispatch
 from app.consumer import effect as effects
 from app.consumer.effect import Effect
+from app.contracts.streams import FIELD, Envelope, shard_of, stream
 from app.domain.money import Money
 from app.infra.postgres.catalogue import Cause
 from app.infra.postgres.dead_letters import WAITING, Chosen, DeadLetters
 from tests.integration.consumer import readers
+from tests.integration.consumer.conftest import SHARDS
 from tests.integration.consumer.orders import SKU
 from tests.integration.consumer.readers import nothing_pending, reading
 
@@ -247,3 +249,30 @@ async def test_a_letter_that_somebody_else_closed_is_left_alone(
     tries = [well.apply([effects.Delivery(bad.id)], letters=due) for _ in range(4)]
     await asyncio.gather(*tries)
     await orders.caught_up()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_stream_that_knows_more_than_postgresql_is_said_and_passed_over(  # noqa: PLR0917
+    orders, database, clients, group, relay, letters, is_there
+):
+    """Of an order that is there, or of one that is not; what follows in PostgreSQL has its effect."""
+    subject = (await orders.accept()).id if is_there else "ord_06dzpv7x2m8wq3k9n5t1r4c7j0"
+    event = Envelope(
+        id=f"{subject}:9",
+        type="inventory.released.v1",
+        source="/x",
+        subject=subject,
+        time="2026-01-31T12:00:00Z",
+        sequence=9,
+        correlationid="c",
+        data=msgspec.Raw(b"{}"),
+    )
+    key = stream("test", shard_of(subject, SHARDS))
+    await clients.writes.xadd(key, {FIELD: msgspec.json.encode(event)})
+    async with reading(database, clients, group):
+        (letter,) = await in_state(letters, "handled")
+        assert "MissingEventsError" in letter.error
+        await orders.many(4)
+        await relay()
+        await nothing_pending(clients)
+        await orders.caught_up()

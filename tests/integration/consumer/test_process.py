@@ -31,6 +31,7 @@ async def test_sigterm_ends_it_in_order(database_url, redis_url, orders):
         await orders.all_caught_up()
 
 
+@pytest.mark.full
 async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
     database_url, redis_url, orders
 ):
@@ -41,7 +42,7 @@ async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
     consumers = [Consumer(database_url, redis_url) for _ in range(2)]
     for consumer in consumers:
         await consumer.start()
-    placing = asyncio.create_task(orders.many(70, at_once=2, pause_s=0.05))
+    placing = asyncio.create_task(orders.many(200, at_once=2, pause_s=0.05))
     try:
         while not placing.done():
             await asyncio.sleep(dice.uniform(0.3, 0.9))

@@ -13,7 +13,7 @@ import pytest
 from app.consumer.leases import Leases
 from app.consumer.patience import for_ever
 from app.consumer.relay import Relay, lease_group
-from app.contracts.streams import FIELD, Envelope, shard_of, stream
+from app.contracts.streams import FIELD, Envelope, relay_fence, shard_of, stream
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.postgres.leases import ShardLeases
 from app.infra.redis.clients import open_redis
@@ -337,3 +337,16 @@ async def test_a_stream_that_was_overwritten_is_made_again(database_url, orders,
         await drained(orders)
     rows = await orders.database.fetch("SELECT 1 FROM events")
     assert len(await published(clients)) >= len(rows)
+
+
+async def test_a_fence_of_another_past_is_outgrown(database_url, orders, clients, database):
+    """PostgreSQL was put back: Redis has seen tokens that are yet to be given out."""
+    for shard in range(SHARDS):
+        await clients.writes.set(relay_fence("test", shard, SHARDS), 1_000_000)
+    async with relaying(database_url, clients, database):
+        await orders.many(12)
+        await drained(orders)
+    assert len(await published(clients)) == len(await orders.database.fetch("SELECT 1 FROM events"))
+    assert (
+        min([int(await clients.reads.get(relay_fence("test", n, SHARDS))) for n in range(SHARDS)]) < 1_000_000
+    )
