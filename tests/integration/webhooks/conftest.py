@@ -5,27 +5,46 @@ from collections.abc import AsyncIterator
 import pytest
 from temporalio.client import Client
 
+from app.dev.servers import EmbeddedPostgres
 from app.infra.postgres.pool import Database
 from app.infra.temporal.client import connect
 from tests.integration.consumer.orders import Orders
+from tests.integration.gateway.served import database_of
 from tests.integration.webhooks.receiver import Receiver, receiving
 from tests.integration.webhooks.world import World
 
+SHARED = "shared_by_webhook_tests"
+EMPTIED = (
+    "webhook_deliveries",
+    "webhook_breakers",
+    "webhook_endpoints",
+    "workflow_jobs",
+    "marks",
+    "idempotency",
+)
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """A pool on the test's database."""
-    database = await Database(database_url, size=10, name="test").open()
+
+@pytest.fixture(scope="session")
+async def shared_database(postgres_server: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """One database for all of these tests, with plenty in stock; its orders are each test's own."""
+    database = await Database(await database_of(postgres_server, SHARED), size=10, name="test").open()
+    await Orders(database).stock()
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def orders(database: Database) -> Orders:
-    """Orders to be placed, with plenty in stock."""
-    orders = Orders(database)
-    await orders.stock()
-    return orders
+async def database(shared_database: Database) -> Database:
+    """The database without any endpoint, as if no event had been handled."""
+    for table in EMPTIED:
+        await shared_database.execute(f"DELETE FROM {table}")
+    return shared_database
+
+
+@pytest.fixture
+def orders(database: Database) -> Orders:
+    """Orders to be placed."""
+    return Orders(database)
 
 
 @pytest.fixture

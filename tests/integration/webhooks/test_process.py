@@ -8,9 +8,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from app.infra.postgres.pool import Database
+from tests.integration.consumer.orders import Orders
 from tests.integration.consumer.processes import Consumer
 from tests.integration.webhooks.receiver import Receiver, until
 from tests.integration.webhooks.world import World
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A database of the test's own: the processes handle everything that is in it."""
+    database = await Database(database_url, size=10, name="test").open()
+    await Orders(database).stock()
+    yield database
+    await database.close()
 
 
 class Worker(Consumer):

@@ -112,6 +112,7 @@ async def test_what_is_refused_for_too_long_is_given_up_and_can_be_sent_again(
     assert receiver.got[2].verified(secret)["id"] == json.loads(receiver.got[0].body)["id"]
 
 
+@pytest.mark.full
 async def test_a_delivery_that_is_sent_again_while_it_waits_comes_once(
     world: World, receiver: Receiver, client: Client
 ):
@@ -131,6 +132,7 @@ async def test_a_delivery_that_is_sent_again_while_it_waits_comes_once(
     assert [got.id for got in receiver.got] == [row["id"]] * 2
 
 
+@pytest.mark.full
 async def test_retry_after_puts_the_next_attempt_off(world: World, receiver: Receiver, client: Client):
     """The receiver says when."""
     await world.endpoint(receiver.url)
@@ -148,6 +150,7 @@ async def test_retry_after_puts_the_next_attempt_off(world: World, receiver: Rec
     assert 100 < (row["next_at"] - row["last_at"]).total_seconds() < 130
 
 
+@pytest.mark.full
 async def test_an_endpoint_that_is_deleted_meanwhile_gets_nothing_more(
     world: World, receiver: Receiver, client: Client
 ):
