@@ -1,10 +1,10 @@
 """`open_redis`: the connections of one process to Redis, with a deadline on every command.
 
 `hot` is the one that everything goes over: one connection, auto-pipelined, which also says whether Redis is
-up. Commands that wait at the server have clients of their own (`waiting`). There are clients of redis-py, made
-when they are first used, for tests and tools: `reads` may be asked twice, `writes` are sent once, `blocking`
-waits longer than any other command may take. Nothing here is the truth: whoever gets `Unavailable` goes on
-without Redis. If the process dies here, at most a cached document or a hint is lost.
+up. Commands that wait at the server have clients of their own (`waiting`). There are clients of redis-py too,
+made when they are first used, for tests and tools: `reads` may be asked twice, `writes` are sent once,
+`blocking` waits longer than any other command may take. Nothing here is the truth: whoever gets `Unavailable`
+goes on without Redis. If the process dies here, at most a cached document or a hint is lost.
 """
 
 import asyncio
