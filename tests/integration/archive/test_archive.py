@@ -59,6 +59,7 @@ async def test_the_same_twice_writes_nothing_new(ages: Ages):
     assert (ages.folder / "copy" / ages.file(-4).name).read_bytes() == ages.file(-4).read_bytes()
 
 
+@pytest.mark.full
 async def test_a_half_written_month_is_no_archived_month(ages: Ages):
     """Killed before the manifest: nobody takes the file for one, and it is written again."""
     ages.folder.mkdir()
@@ -86,15 +87,17 @@ async def test_an_archive_that_was_changed_is_not_recorded(ages: Ages):
     await ages.archive(-4)
     text = ages.manifest(-4).read_bytes()
     content = ages.file(-4).read_bytes()
-    ages.file(-4).write_bytes(content[:-1] + b"x")
-    with pytest.raises(DamagedArchiveError, match="not what was written"):
-        await ages.archive(-4)
+    for damaged in (content[:-1] + b"x", content + b"x", b""):
+        ages.file(-4).write_bytes(damaged)
+        with pytest.raises(DamagedArchiveError, match="not what was written"):
+            await ages.archive(-4)
     ages.file(-4).write_bytes(content)
     ages.manifest(-4).write_bytes(text.replace(b'"cup:', b'"mug:'))
     with pytest.raises(DamagedArchiveError, match="not the one that was verified"):
         await open_month(ArchiveStore(str(ages.folder)), day(-4), (await ages.archive(-3))[0].manifest_hash)
 
 
+@pytest.mark.full
 async def test_a_month_without_events_is_archived_like_the_others(ages: Ages):
     """It has its seals, and its partition can go like the others."""
     await ages.connection.execute("SET session_replication_role = replica")

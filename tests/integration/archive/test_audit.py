@@ -49,6 +49,7 @@ async def test_the_first_event_here_must_follow_the_last_one_there(gone: Ages):
     assert ("missing", "cup", 11) in places((await verified(gone)).found)
 
 
+@pytest.mark.full
 async def test_whatever_was_changed_here_of_what_follows_is_found(gone: Ages):
     """Its previous hash is that of another event."""
     await gone.connection.execute(
@@ -57,12 +58,14 @@ async def test_whatever_was_changed_here_of_what_follows_is_found(gone: Ages):
     assert {("changed", "cup", 10), ("unlinked", "cup", 10)} <= places((await verified(gone)).found)
 
 
+@pytest.mark.full
 async def test_a_product_that_says_more_than_the_archive_is_found(gone: Ages):
     """Its chain ended there, and it says that it did not."""
     await gone.connection.execute("UPDATE products SET version = 7 WHERE sku = 'bowl'")
     assert ("ended", "bowl", 6) in places((await verified(gone)).found)
 
 
+@pytest.mark.full
 async def test_a_product_of_which_there_is_nothing_anywhere_is_found(gone: Ages):
     """All its events are missing, here and there."""
     await gone.connection.execute(
@@ -107,6 +110,7 @@ async def test_an_archive_that_was_written_anew_is_found(gone: Ages, monkeypatch
     assert places((await verified(gone)).found) == {("changed", "bowl", 4)}
 
 
+@pytest.mark.full
 async def test_a_day_that_is_not_what_was_sealed_is_found_in_the_archive(gone: Ages):
     """The seal in the database is what counts."""
     await gone.connection.execute("UPDATE seals SET root = sha256('x') WHERE day = $1", day(-4))
@@ -124,6 +128,7 @@ async def test_an_archive_that_is_away_is_no_break(gone: Ages):
         await verified(gone)
 
 
+@pytest.mark.full
 async def test_the_command_says_which_archive_is_away(gone: Ages):
     """Exit code 69, and not a word of anything being broken; whole again, it counts what it read there."""
     moved = gone.folder.rename(gone.folder.with_name("elsewhere"))

@@ -73,6 +73,7 @@ async def test_a_file_of_many_parts_comes_back(bucket: str, monkeypatch: pytest.
         await store.read_small("half")
 
 
+@pytest.mark.full
 async def test_a_bucket_that_does_not_answer_is_not_a_damaged_one(
     ages: Ages, bucket: str, monkeypatch: pytest.MonkeyPatch
 ):

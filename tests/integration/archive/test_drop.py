@@ -35,6 +35,7 @@ async def test_what_is_archived_and_handled_leaves(ages: Ages):
     assert await ages.drop(-2) == []
 
 
+@pytest.mark.full
 async def test_what_is_in_no_archive_stays(ages: Ages):
     """However old it is."""
     assert f"{day(-5):%Y-%m} is in no archive" in await refused(ages)
@@ -50,6 +51,7 @@ async def test_what_cannot_be_read_back_now_stays(ages: Ages):
     assert "is not what was written" in await refused(ages)
 
 
+@pytest.mark.full
 async def test_one_good_archive_of_two_is_enough(ages: Ages):
     """The newest is damaged, an older one is not."""
     await ages.archive(*ARCHIVED)
@@ -93,6 +95,7 @@ async def test_what_is_a_dead_letter_stays(ages: Ages):
     assert len(await ages.drop(-4)) == 1
 
 
+@pytest.mark.full
 async def test_what_was_never_published_stays(ages: Ages):
     """It waits in the outbox: Redis was away for long."""
     await ages.archive(*ARCHIVED)
@@ -100,6 +103,7 @@ async def test_what_was_never_published_stays(ages: Ages):
     assert "1 of its events were never published" in await refused(ages)
 
 
+@pytest.mark.full
 async def test_what_a_replay_reads_stays(ages: Ages):
     """It has read a part of it here, and would not find the rest."""
     await ages.archive(*ARCHIVED)
@@ -109,6 +113,7 @@ async def test_what_a_replay_reads_stays(ages: Ages):
     assert "a replay is under way (rep_1)" in await refused(ages)
 
 
+@pytest.mark.full
 async def test_what_came_after_it_was_archived_stays(ages: Ages):
     """An event of that month that is not in the archive."""
     await ages.archive(*ARCHIVED)
@@ -120,6 +125,7 @@ async def test_what_came_after_it_was_archived_stays(ages: Ages):
     assert "it holds 7 events, its archive 6" in await refused(ages)
 
 
+@pytest.mark.full
 async def test_older_events_in_the_net_keep_what_is_younger(ages: Ages):
     """Chains begin at one moment: there is never a hole in them."""
     await ages.archive(*ARCHIVED)

@@ -55,6 +55,7 @@ async def test_archiving_dropping_and_looking(ages: Ages):
     assert f"events_{month(-4):%Y_%m}" not in [part["name"] for part in look["partitions"]]
 
 
+@pytest.mark.full
 async def test_a_refusal_says_why(ages: Ages):
     """Exit code 1, one line, and nothing was done; what went before it stays done."""
     await ages.archive(-5)

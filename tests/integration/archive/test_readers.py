@@ -50,6 +50,7 @@ async def test_a_new_group_begins_where_the_events_begin(gone: Ages):
     assert [(x.subject, x.version) for x in behind] == [("mug", 9)]
 
 
+@pytest.mark.full
 async def test_what_no_archive_has_is_missing_still(gone: Ages):
     """A stream tells of more than there ever was here."""
     new = Seen(gone, "new")
@@ -57,6 +58,7 @@ async def test_what_no_archive_has_is_missing_still(gone: Ages):
         await new.effect.apply([Delivery("bowl", 7)])
 
 
+@pytest.mark.full
 async def test_before_anything_was_dropped_nothing_is_passed_over(ages: Ages):
     """An event that is not there is missing, however it came about."""
     await ages.connection.execute("SET session_replication_role = replica")

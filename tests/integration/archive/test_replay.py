@@ -37,7 +37,9 @@ async def drop(ages: Ages) -> None:
     await ages.drop(-2)
 
 
-@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    "size", [pytest.param(1, marks=pytest.mark.full), 3, pytest.param(1000, marks=pytest.mark.full)]
+)
 async def test_every_event_is_read_once_and_each_subject_in_order(ages: Ages, size: int):
     """Those of the archive first; behind any cursor as from the beginning."""
     whole = sorted(ids(await read(ages, ALL, 1000)))
@@ -57,11 +59,11 @@ async def test_every_event_is_read_once_and_each_subject_in_order(ages: Ages, si
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(VERSIONS.types, since=month(-4), until=month(-2)),
+        pytest.param(Wanted(VERSIONS.types, since=month(-4), until=month(-2)), marks=pytest.mark.full),
         Wanted(VERSIONS.types, since=month(-4).replace(hour=5), until=month(-3).replace(day=2)),
         Wanted(VERSIONS.types, subject="mug"),
-        Wanted(VERSIONS.types, subject="bowl", since=month(-4)),
-        Wanted(frozenset({"order.accepted.v1"})),
+        pytest.param(Wanted(VERSIONS.types, subject="bowl", since=month(-4)), marks=pytest.mark.full),
+        pytest.param(Wanted(frozenset({"order.accepted.v1"})), marks=pytest.mark.full),
     ],
     ids=["months", "parts of months", "a subject", "a subject since", "a type"],
 )
@@ -89,6 +91,7 @@ async def test_a_projection_rebuilt_over_months_that_are_gone_is_the_same(ages: 
     assert again.done == again.total == first.total
 
 
+@pytest.mark.full
 async def test_an_archive_that_is_away_is_waited_for(ages: Ages):
     """The replay goes on when it is back."""
     await drop(ages)
