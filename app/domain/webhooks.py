@@ -15,6 +15,8 @@ import msgspec
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every secret begins with
 SECRET_BYTES: Final = 32
+TEST_TYPE: Final = "webhook.test.v1"
+"""What is sent when somebody wants to see whether anything arrives. It is no event: nothing has happened."""
 
 
 class DeliveryState(StrEnum):

@@ -154,13 +154,23 @@ async def list_webhook_deliveries(services: Services, call: Call) -> Reply:
     return Reply(200, _encoder.encode(Page([delivery_document(one) for one in found[:limit]], more)))
 
 
+async def send_test_webhook(services: Services, call: Call) -> Reply:
+    """`POST /v1/webhook-endpoints/{endpoint_id}/test`: send a greeting, to see whether it arrives."""
+    caller, key = _caller(call), key_of(call)
+    endpoint = await _enabled(services, call)
+    request = request_of(caller, f"POST /v1/webhook-endpoints/{endpoint.id}/test", key, b"")
+    delivery_id = f"msg_{secrets.token_hex(16)}"
+    work = services.webhook_deliveries.test(request, endpoint.id, delivery_id, _delivery)
+    answer = await within(DEADLINE_S, work)
+    services.hints.publish(streams.hint_workflow_outbox(services.environment))
+    return reply_of(answer)
+
+
 async def redeliver_webhook(services: Services, call: Call) -> Reply:
     """`POST …/deliveries/{delivery_id}/redeliver`: send it once more, whatever became of it."""
     caller, key = _caller(call), key_of(call)
-    endpoint = await _one(services, call)
+    endpoint = await _enabled(services, call)
     delivery_id = call.parameters["delivery_id"]
-    if not endpoint.is_enabled:
-        raise Refused(Refusal(DISABLED, "The endpoint is disabled: enable it first."))
     route = f"POST /v1/webhook-endpoints/{endpoint.id}/deliveries/{delivery_id}/redeliver"
     request = request_of(caller, route, key, b"")
     work = services.webhook_deliveries.again(request, endpoint.id, delivery_id, _delivery)
@@ -179,6 +189,14 @@ async def _one(services: Services, call: Call) -> Endpoint:
     if found is None:
         raise not_found("such webhook endpoint")
     return found
+
+
+async def _enabled(services: Services, call: Call) -> Endpoint:
+    """The same, which is not switched off. Raises Refused."""
+    endpoint = await _one(services, call)
+    if not endpoint.is_enabled:
+        raise Refused(Refusal(DISABLED, "The endpoint is disabled: enable it first."))
+    return endpoint
 
 
 def _identity(call: Call) -> str:

@@ -65,6 +65,14 @@ WEBHOOKS: Final = (
         refuses=("not-found",), parameters=(_ENDPOINT_ID,),
     ),
     Route(
+        method="POST", path="/v1/webhook-endpoints/{endpoint_id}/test", run=w.send_test_webhook,
+        tag="webhooks", scope="webhooks:write", summary="Send a test",
+        about="An envelope of the type `webhook.test.v1` without data, whatever types the endpoint takes; "
+        "signed, tried again and in the log like any other.",
+        keyed=True, gives={202: DeliveryDocument}, says={202: "The delivery, `pending`."},
+        refuses=("not-found", "webhook-endpoint-disabled"), parameters=(_ENDPOINT_ID,),
+    ),
+    Route(
         method="GET", path="/v1/webhook-endpoints/{endpoint_id}/deliveries", run=w.list_webhook_deliveries,
         tag="webhooks", scope="webhooks:read", summary="List what was sent to an endpoint, newest first",
         about="For thirty days; what waits for another attempt is among it.",

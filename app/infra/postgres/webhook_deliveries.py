@@ -15,9 +15,10 @@ import asyncpg
 import msgspec
 
 from app.contracts import temporal as t
+from app.contracts.documents import rfc3339
 from app.contracts.streams import Envelope
 from app.contracts.versions import brought_up
-from app.domain.webhooks import DeliveryState, Outcome, Post, Receipt
+from app.domain.webhooks import TEST_TYPE, DeliveryState, Outcome, Post, Receipt
 from app.infra.postgres import webhook_endpoints, workflow_jobs
 from app.infra.postgres.answers import Answer, Request
 from app.infra.postgres.event_outbox import envelope
@@ -117,7 +118,8 @@ class WebhookDeliveries:
             if hopeless is not None:
                 await connection.execute(SQL["give_up"], delivery_id, round_, hopeless)
                 return Outcome(DeliveryState.FAILED, was_sent=False)
-        body = msgspec.json.encode(brought_up(envelope(row, self._source)))
+        greeting = _greeting(row, delivery_id, self._source) if row["wanted"] == TEST_TYPE else None
+        body = msgspec.json.encode(greeting or brought_up(envelope(row, self._source)))
         secrets = tuple(secret for secret in (row["secret"], row["previous_secret"]) if secret)
         return Post(delivery_id, row["endpoint_id"], row["url"], body, secrets)
 
@@ -181,6 +183,17 @@ class WebhookDeliveries:
 
         return await answered_once(self._database, request, make)
 
+    async def test(self, request: Request, endpoint_id: str, delivery_id: str, encode: Encode) -> Answer:
+        """Have a greeting sent (`TEST_TYPE`) under a new id. Raises Refused."""
+
+        async def make(connection: Connection) -> Answer:
+            row = await connection.fetchrow(SQL["test"], delivery_id, endpoint_id, TEST_TYPE)
+            assert row is not None
+            await workflow_jobs.add(connection, [_job(delivery_id, 1)])
+            return Answer(202, None, encode(_delivery(row)))
+
+        return await answered_once(self._database, request, make)
+
     async def revive(self) -> int:
         """Have those told anew that nobody carries any more: Temporal lost them; how many."""
         async with self._database.transaction() as connection:
@@ -210,9 +223,23 @@ def _why_hopeless(row: asyncpg.Record) -> str | None:
         return "the endpoint was deleted"
     if not row["is_enabled"]:
         return "the endpoint is disabled"
-    if row["data"] is None:
+    if row["data"] is None and row["wanted"] != TEST_TYPE:
         return "the event is in the archive"
     return None
+
+
+def _greeting(row: asyncpg.Record, delivery_id: str, source: str) -> Envelope:
+    """What a test sends, in the form of an event."""
+    return Envelope(
+        id=f"{row['subject']}:{row['sequence']}",
+        type=TEST_TYPE,
+        source=source,
+        subject=row["subject"],
+        time=rfc3339(row["happened_at"]),
+        sequence=row["sequence"],
+        correlationid=delivery_id,
+        data=msgspec.Raw(b"{}"),
+    )
 
 
 def _delivery(row: asyncpg.Record) -> Delivery:

@@ -210,6 +210,21 @@ async def test_a_delivery_is_sent_again_when_somebody_says_so(gateway: Gateway):
     problem(await gateway.post(path), 409, "webhook-endpoint-disabled")
 
 
+async def test_a_test_is_sent_and_is_in_the_log(gateway: Gateway):
+    """Once for a key; not while the endpoint is disabled."""
+    one = (await make(gateway, event_types=["price.changed.v1"]))["endpoint"]
+    path = f"{PATH}/{one['id']}"
+    answers = [await gateway.post(f"{path}/test", idempotency="t") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    (listed,) = (await gateway.client.get(f"{path}/deliveries")).json()["items"]
+    assert listed == answers[0].json() == answers[1].json()
+    assert (listed["event_type"], listed["state"]) == ("webhook.test.v1", "pending")
+    told = await gateway.database.fetch("SELECT workflow_id FROM workflow_jobs")
+    assert [row["workflow_id"] for row in told] == [f"webhook/{listed['id']}"]
+    await gateway.client.patch(path, json={"enabled": False})
+    problem(await gateway.post(f"{path}/test"), 409, "webhook-endpoint-disabled")
+
+
 async def test_a_key_that_is_bound_to_a_customer_has_that_ones_endpoints_only(gateway: Gateway):
     """It makes none for others, sees none of others, and is sent nothing of others."""
     bound = await gateway.key("webhooks:read", "webhooks:write", "orders:read", customer="cust-2")

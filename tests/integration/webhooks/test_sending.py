@@ -6,11 +6,13 @@ import os
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from temporalio.client import Client
 from temporalio.worker import Replayer
 
 from app.contracts import temporal as t
+from app.contracts.streams import Envelope
 from app.infra.postgres.answers import Request
 from app.infra.temporal.converter import DATA_CONVERTER
 from app.workers.activities.webhooks import OF_ONE_ENDPOINT_MAX
@@ -130,6 +132,21 @@ async def test_a_delivery_that_is_sent_again_while_it_waits_comes_once(
         await until_states(world, "delivered")
         assert await replays(client, row["id"], "superseded") == "superseded"
     assert [got.id for got in receiver.got] == [row["id"]] * 2
+
+
+async def test_a_test_arrives_like_an_event(world: World, receiver: Receiver, client: Client):
+    """Signed, in the envelope of an event, whatever types the endpoint takes; each one anew."""
+    name, secret = await world.endpoint(receiver.url, "price.changed.v1")
+    request = Request("test", "test", "key", b"")
+    for _ in range(2):
+        await world.deliveries.test(request, name, "msg_test", lambda _: b"{}")
+    async with world.working(client):
+        await until_states(world, "delivered")
+    (got,) = receiver.got
+    sent = got.verified(secret)
+    assert got.id == sent["correlationid"] == "msg_test"
+    assert (sent["type"], sent["subject"], sent["data"]) == ("webhook.test.v1", name, {})
+    assert msgspec.json.decode(got.body, type=Envelope)
 
 
 @pytest.mark.full

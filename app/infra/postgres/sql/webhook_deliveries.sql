@@ -28,7 +28,7 @@ RETURNING id;
 SELECT d.state, d.round, d.last_error, d.endpoint_id, w.url, w.secret, w.is_enabled, w.deleted_at IS NOT NULL AS is_deleted,
     CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret,
     b.open_until, b.open_until > now() AS is_open,
-    d.subject, d.sequence, e.type, e.time, e.correlation_id, e.traceparent, e.data
+    d.subject, d.sequence, d.type AS wanted, d.happened_at, e.type, e.time, e.correlation_id, e.traceparent, e.data
 FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
 LEFT JOIN webhook_breakers b ON b.endpoint_id = d.endpoint_id
 LEFT JOIN events e ON e.subject = d.subject AND e.sequence = d.sequence AND e.time = d.happened_at
@@ -94,6 +94,11 @@ WHERE endpoint_id = $1 AND number < $2 AND ($3::text IS NULL OR state = $3) ORDE
 -- again: a delivery is to be sent once more, from the beginning of the schedule
 UPDATE webhook_deliveries SET state = 'pending', round = round + 1, next_at = now()
 WHERE id = $1 AND endpoint_id = $2
+RETURNING *;
+
+-- test: a delivery of nothing but a greeting
+INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at)
+VALUES ($1, $2, $2, extract(epoch FROM now())::int, $3, now())
 RETURNING *;
 
 -- revive: deliveries whose time is long over, so nobody carries them; none while jobs wait for long: then it is
