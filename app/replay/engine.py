@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from app.contracts.temporal import ReplayProgress
 from app.domain.errors import Unavailable
 from app.infra.postgres import replays
-from app.infra.postgres.pool import Connection, Database
+from app.infra.postgres.pool import Connection, Database, unavailable_when_away
 from app.infra.postgres.replays import Replay
 from app.observability.logging import logger
 from app.replay.handlers import Handler, MovedError, Telling
@@ -78,23 +78,17 @@ class Engine:
             if handler is None:
                 raise Unavailable("replay", f"this release has no handler {seen.handler}")
             try:
-                async with self._locked(connection, seen, handler) as replay:
-                    if replay.state != seen.state:  # somebody else was here: look again
-                        return replay, 0
-                    after, events = await self._work(connection, replay, handler)
-                    await replays.save(connection, after)
+                with unavailable_when_away():
+                    after, events = await self._committed(connection, seen, handler)
                 if seen.state == replays.APPLYING and isinstance(handler, Telling):
                     await handler.tell(connection, seen, after)
             except MovedError as moved:
                 after, events = await self._give_up(connection, seen, handler, replays.REFUSED, str(moved)), 0
-            except asyncpg.SerializationError:  # somebody else was here: look again
-                after, events = seen, 0
-                await asyncio.sleep(RACE_PAUSE_S)
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name != replays.ALONE:
                     raise
                 raise Unavailable("replay", f"another replay of {seen.handler} is being applied") from error
-            except (Unavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except Unavailable:
                 raise
             except Exception as error:
                 log.exception("replay_failed", replay=replay_id, handler=seen.handler)
@@ -103,6 +97,19 @@ class Engine:
         if after.state != seen.state:
             log.info("replay_goes_on", replay=replay_id, handler=after.handler, state=after.state)
         return after, events
+
+    async def _committed(self, connection: Connection, seen: Replay, handler: Handler) -> tuple[Replay, int]:
+        """The transaction. Where somebody else was here meanwhile, nothing is done: look again."""
+        try:
+            async with self._locked(connection, seen, handler) as replay:
+                if replay.state != seen.state:
+                    return replay, 0
+                after, events = await self._work(connection, replay, handler)
+                await replays.save(connection, after)
+                return after, events
+        except asyncpg.SerializationError:
+            await asyncio.sleep(RACE_PAUSE_S)
+            return seen, 0
 
     @asynccontextmanager
     async def _locked(self, connection: Connection, seen: Replay, handler: Handler) -> AsyncIterator[Replay]:
@@ -158,27 +165,24 @@ class Engine:
         return replace(replay, state=state, changes=changes, summary={**summary, "changes": changes})
 
     async def _check(self, connection: Connection, replay: Replay, handler: Handler) -> Replay:
-        if handler.changes_at_once is None or replay.checked >= replay.changes:
+        if replay.checked >= replay.changes:
             return replace(replay, state=replays.APPLYING)
         found = await replays.changes_behind(connection, replay.id, replay.checked, handler.changes_at_once)
         await handler.verify(connection, replay, found)
         return replace(replay, checked=found[-1].number)
 
     async def _apply(self, connection: Connection, replay: Replay, handler: Handler) -> tuple[Replay, int]:
-        """Make the next changes; those that a handler makes one by one are as many events as they are."""
-        applied = replay.changes
-        found: list[replays.Change] = []
-        if handler.changes_at_once is not None:
-            limit = _batch(handler.changes_at_once, replay.rate_per_s)
-            found = await replays.changes_behind(connection, replay.id, replay.applied, limit)
-            applied = found[-1].number if found else replay.changes
+        """Make the next changes; for the limit of the rate each is an event, unless tables are locked."""
+        limit = _batch(handler.changes_at_once, None if handler.locks else replay.rate_per_s)
+        found = await replays.changes_behind(connection, replay.id, replay.applied, limit)
         more = await handler.apply(connection, replay, found)
+        applied = found[-1].number
         state = replays.APPLYING
         if applied >= replay.changes:
             state = replays.APPLIED
             await handler.forget(connection, replay)
         after = replace(replay, state=state, applied=applied, summary={**replay.summary, **more})
-        return after, len(found)
+        return after, 0 if handler.locks else len(found)
 
     async def _give_up(
         self, connection: Connection, seen: Replay, handler: Handler, state: str, sentence: str

@@ -56,16 +56,15 @@ class Handler(Protocol):
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """Tables that nobody else writes to while `apply` runs; usually none."""
+        """Tables that nobody else writes to while `apply` runs; usually none.
+
+        Whoever locks is quick: no limit of the rate holds for what it applies.
+        """
         ...
 
     @property
-    def changes_at_once(self) -> int | None:
-        """How many changes `verify` and `apply` are given at a time.
-
-        None: `apply` is called once, with none of them, checks and makes them all by itself, and `verify`
-        is not called.
-        """
+    def changes_at_once(self) -> int:
+        """How many changes `verify` and `apply` are given at a time."""
         ...
 
     def check(self, asked: Asked) -> None:

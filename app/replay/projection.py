@@ -5,9 +5,10 @@ of time, and count up to the cut. Then what the consumers have done meanwhile is
 comparison is one snapshot of live rows and marks, so it is exact while the consumers go on, and stops nobody.
 
 What is applied is the difference that was shown. Consumers add to a live row what they would have added to
-the rebuilt one, so the difference stays while both grow: it is looked at again while nobody writes to the
-table (some milliseconds), and either it is the one on record, row by row, and the live rows become the
-rebuilt ones in that very transaction, or nothing is done.
+the rebuilt one, so the difference stays while both grow. All rows that differ are looked at again before the
+first is touched, and then, five thousand at a time, while nobody writes to the table (some milliseconds):
+either each difference is the one on record, and the rows become the rebuilt ones in that very transaction, or
+none of them is changed.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ class Rebuild:
     """The handler of one projection."""
 
     isolation: Isolation = "repeatable_read"
-    changes_at_once: Final = None
+    changes_at_once: Final = 5000
 
     def __init__(self, projection: Projection) -> None:
         """Rebuild this one."""
@@ -108,7 +109,8 @@ class Rebuild:
         }
 
     async def verify(self, connection: Connection, replay: Replay, changes: Sequence[Change]) -> None:
-        """`apply` looks by itself."""
+        """The rows still differ as they were shown, so far. Raises MovedError."""
+        await self._look_again(connection, replay, changes)
 
     async def apply(
         self,
@@ -117,20 +119,20 @@ class Rebuild:
         changes: Sequence[Change],
     ) -> dict[str, Any]:
         """Nobody else writes to the table now: catch up, look again, and write. Raises MovedError."""
-        shadow = self._shadow(connection, replay)
-        await self._up_to_now(connection, shadow, replay)
-        await shadow.find_differences()
-        if moved := await shadow.moved_rows():
-            where = ", ".join(moved)
-            raise MovedError(
-                f"The difference is not the one that was shown, at {where}: nothing was changed."
-            )
+        shadow = await self._look_again(connection, replay, changes)
         await shadow.write()
         return {}
 
     async def forget(self, connection: Connection, replay: Replay) -> None:
         """Drop the shadow."""
         await self._shadow(connection, replay).drop()
+
+    async def _look_again(self, connection: Connection, replay: Replay, changes: Sequence[Change]) -> Shadow:
+        shadow = self._shadow(connection, replay)
+        await self._up_to_now(connection, shadow, replay)
+        if moved := await shadow.look_again(changes[0].number, changes[-1].number):
+            raise MovedError(f"The difference is not the one that was shown, at {', '.join(moved)}.")
+        return shadow
 
     async def _up_to_now(self, connection: Connection, shadow: Shadow, replay: Replay) -> None:
         """Catch up to this very snapshot."""

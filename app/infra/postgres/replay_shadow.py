@@ -134,15 +134,26 @@ class Shadow:
     async def compare(self) -> Compared:
         """Hold the live table against the shadow; the rows that differ are in the table `fresh` then."""
         live, built = await self._counted("public"), await self._counted(self.schema)
-        differing = await self.find_differences()
+        await self._find_differences(self._in_span(), *self._span)
+        differing = int(await self._connection.fetchval("SELECT count(*) FROM fresh"))
         return Compared(live[0], built[0], differing, live[1], built[1])
 
-    async def find_differences(self) -> int:
-        """Have the rows that differ in the table `fresh`; how many there are."""
-        timeout = STATEMENT_TIMEOUT_S
-        await self._connection.execute(_FRESH.format(keys=self._keys, table=self._name))
-        await self._connection.execute(await self._differences(), *self._span, timeout=timeout)
-        return int(await self._connection.fetchval("SELECT count(*) FROM fresh"))
+    async def look_again(self, first: int, last: int) -> list[str]:
+        """Hold those rows against the shadow again that the changes of these numbers are of.
+
+        Those of them that differ are in `fresh` then. Some rows whose difference is not the one on record, as
+        JSON of their keys.
+        """
+        recorded = (self._replay_id, first, last)
+        of_row = ", ".join(f"r.{_quoted(key)}" for key in self._table.keys)
+        await self._find_differences(
+            f"({self._keys}) IN (SELECT {of_row} FROM replay_changes c, "  # noqa: S608 - our names
+            f"jsonb_populate_record(NULL::public.{self._name}, c.key) r "
+            "WHERE c.replay_id = $1 AND c.number BETWEEN $2 AND $3)",
+            *recorded,
+        )
+        rows = await self._connection.fetch(_MOVED, *recorded, timeout=STATEMENT_TIMEOUT_S)
+        return [row["key"] for row in rows]
 
     async def record(self) -> None:
         """Put the rows that differ on record as the replay's changes."""
@@ -153,13 +164,8 @@ class Shadow:
             timeout=STATEMENT_TIMEOUT_S,
         )
 
-    async def moved_rows(self) -> list[str]:
-        """Some rows whose difference is not the one on record, as JSON of their keys."""
-        rows = await self._connection.fetch(_MOVED, self._replay_id, timeout=STATEMENT_TIMEOUT_S)
-        return [row["key"] for row in rows]
-
     async def write(self) -> None:
-        """Make the live rows that differ as they are in the shadow, and delete those that are not there."""
+        """Make the live rows in `fresh` as they are in the shadow, and delete those that are not there."""
         columns = await self._columns(())
         names = ", ".join(_quoted(name) for name in columns)
         values = [_quoted(name) for name in columns if name not in self._table.keys]
@@ -195,21 +201,24 @@ class Shadow:
             f"FROM {schema}.{self._name} t WHERE {self._in_span()}"
         )
 
-    async def _differences(self) -> str:
-        """The statement that finds the rows that differ, with both forms as JSON."""
+    async def _find_differences(self, among: str, *arguments: object) -> None:
+        """Have the rows in `fresh` that differ, of those for which `among` holds, with both forms as JSON."""
+        await self._connection.execute(_FRESH.format(keys=self._keys, table=self._name))
         columns = await self._columns(self._table.keys)
         changed = _json({name: _difference(name, number) for name, number in columns.items()})
-        return (
+        statement = (
             f"INSERT INTO fresh SELECT {self._keys}, row_number() OVER (ORDER BY {self._keys}), "  # noqa: S608
             f"{_json({key: _quoted(key) for key in self._table.keys})}, "
             f"CASE WHEN l.there THEN {_json({name: f'l.{_quoted(name)}' for name in columns})} END, "
             f"CASE WHEN s.there THEN {_json({name: f's.{_quoted(name)}' for name in columns})} END, "
             f"jsonb_strip_nulls({changed}) "
-            f"FROM (SELECT *, true AS there FROM public.{self._name} WHERE {self._in_span()}) l "
-            f"FULL JOIN (SELECT *, true AS there FROM {self.schema}.{self._name}) s USING ({self._keys}) "
+            f"FROM (SELECT *, true AS there FROM public.{self._name} WHERE {among}) l "
+            f"FULL JOIN (SELECT *, true AS there FROM {self.schema}.{self._name} WHERE {among}) s "
+            f"USING ({self._keys}) "
             f"WHERE ROW(l.there{_of('l', columns)}) "
             f"IS DISTINCT FROM ROW(s.there{_of('s', columns)})"
         )
+        await self._connection.execute(statement, *arguments, timeout=STATEMENT_TIMEOUT_S)
 
     def _in_span(self) -> str:
         if self._table.time is None:
@@ -229,7 +238,8 @@ _FRESH: Final = (
 
 _MOVED: Final = """
 SELECT coalesce(c.key, f.key_of)::text AS key
-FROM (SELECT key, difference FROM replay_changes WHERE replay_id = $1) c FULL JOIN fresh f ON f.key_of = c.key
+FROM (SELECT key, difference FROM replay_changes WHERE replay_id = $1 AND number BETWEEN $2 AND $3) c
+FULL JOIN fresh f ON f.key_of = c.key
 WHERE c.difference IS DISTINCT FROM f.difference ORDER BY f.number LIMIT 3
 """
 

@@ -8,6 +8,7 @@ import pytest
 from app.domain.errors import Refused, Unavailable
 from app.infra.postgres import dead_letters
 from app.infra.postgres.replays import ask_to_apply
+from app.replay.projection import Rebuild
 from tests.integration.replay.past import LIVE, Past
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -194,3 +195,45 @@ async def test_two_of_one_handler_are_not_applied_at_once(past: Past):
         await past.carry(second)
     assert (await past.carry(first.id)).state == "applied"
     assert (await past.carry(second)).state == "applied"
+
+
+async def test_many_rows_are_applied_some_at_a_time(past: Past, monkeypatch):
+    """All are looked at before the first is changed; each is changed once."""
+    await past.happens(6)
+    await past.consume()
+    right = await past.live("analytics")
+    await past.database.execute("UPDATE analytics_minutes SET value = value + 1")
+    monkeypatch.setattr(Rebuild, "changes_at_once", 2)
+    shown = await past.run("analytics")
+    assert shown.changes == len(right) > 4
+    await past.database.execute("UPDATE analytics_minutes SET value = value + 1 WHERE key = 'USD'")
+    refused = await past.apply(shown.id)
+    assert (refused.state, refused.applied) == ("refused", 0)
+    assert (await past.run("analytics", is_applied=True)).state == "applied"
+    assert await past.live("analytics") == right
+
+
+async def test_a_refusal_in_the_middle_says_how_much_was_applied(past: Past, monkeypatch):
+    """Somebody writes to the table between two transactions: what is done stays, and is said."""
+    await past.happens(6)
+    await past.consume()
+    await past.database.execute("UPDATE analytics_minutes SET value = value + 1")
+    monkeypatch.setattr(Rebuild, "changes_at_once", 2)
+    replay = await past.ask("analytics", is_applied=True)
+    await past.until(replay, "applying")
+    await past.step(replay)
+    await past.database.execute("UPDATE analytics_minutes SET value = value + 1")
+    ended = await past.carry(replay)
+    assert (ended.state, ended.applied) == ("refused", 2)
+    assert f"2 of {ended.changes} changes had been applied before." in (ended.error or "")
+
+
+async def test_an_error_of_the_database_that_will_not_pass_ends_the_replay(past: Past):
+    """A row that its table refuses is no outage."""
+    await past.happens(2)
+    await past.consume()
+    await past.database.execute("ALTER TABLE daily_summary ADD CHECK (captured = 0) NOT VALID")
+    await past.database.execute("UPDATE daily_summary SET captured = 0")
+    replay = await past.run("daily_summary", is_applied=True)
+    assert (replay.state, replay.applied) == ("failed", 0)
+    assert "CheckViolation" in (replay.error or "")
