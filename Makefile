@@ -59,7 +59,7 @@ check: environment
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	$(PYTEST) tests/unit tests/architecture $(ARGS)
+	$(PYTEST) tests/unit tests/architecture --ignore-glob='*/test_manifests*' $(ARGS) # those: `make test`
 
 image: environment
 	sh image/build.sh

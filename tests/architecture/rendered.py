@@ -155,15 +155,21 @@ def derived() -> dict[str, dict[str, Any]]:
 
 
 def combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every overlay as it is, with each component it has not, and the components that belong together."""
-    for overlay in OVERLAYS:
-        own = components_of(f"overlays/{overlay}")
-        yield overlay, ()
-        other = {"worker-queues-keda"}  # follows two others; with KEDA, worker-queues needs it
-        other |= {"worker-queues"} if "keda" in own else set()
-        other |= {"services"} if overlay == "dev" else set()  # development has paths of its own
-        yield from ((overlay, (component,)) for component in COMPONENTS if component not in own | other)
-        keda = () if "keda" in own else ("keda",)
-        yield overlay, (*keda, "worker-queues", "worker-queues-keda")
-        if keda:
-            yield overlay, ("keda", "worker-versioning")
+    """Every overlay as it is; every component with development and, where it adds something, with production.
+
+    With KEDA, the Deployments of single queues need `worker-queues-keda`; development has network paths of its
+    own in place of `services`.
+    """
+    yield from ((overlay, ()) for overlay in OVERLAYS)
+    in_production = components_of("overlays/production")
+    together = {"worker-queues", "worker-queues-keda"}
+    for component in sorted(set(COMPONENTS) - together):
+        if component != "services":
+            yield "dev", (component,)
+        if component not in in_production:
+            yield "production", (component,)
+    yield "dev", ("worker-queues",)
+    yield "dev", ("keda", "worker-versioning")
+    yield "staging", ("keda", "worker-queues", "worker-queues-keda")
+    yield "staging", ("worker-versioning",)
+    yield "production", ("worker-queues", "worker-queues-keda")
