@@ -157,8 +157,8 @@ def derived() -> dict[str, dict[str, Any]]:
 def combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every overlay as it is; every component with development and, where it adds something, with production.
 
-    With KEDA, the Deployments of single queues need `worker-queues-keda`; development has network paths of its
-    own in place of `services`.
+    With KEDA, the Deployments of single queues need `worker-queues-keda`; development has network paths of
+    its own in place of `services`.
     """
     yield from ((overlay, ()) for overlay in OVERLAYS)
     in_production = components_of("overlays/production")
