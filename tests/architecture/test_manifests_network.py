@@ -17,7 +17,15 @@ from tests.architecture.rendered import (
     selects,
 )
 
-OUTSIDE = {5432: "postgres", 6379: "redis", 7233: "temporal", 443: "providers", 587: "mail", 465: "mail"}
+OUTSIDE = {
+    "5432": "postgres",
+    "6379": "redis",
+    "7233": "temporal",
+    "443": "providers",
+    "1024-65535": "webhooks",
+    "587": "mail",
+    "465": "mail",
+}
 """What is meant by an address that is not a pod's: each service has a port of its own."""
 LABELLED = {"holdfast.io/edge": "edge", "holdfast.io/monitoring": "monitoring"}
 
@@ -27,24 +35,24 @@ class Path(NamedTuple):
 
     source: str
     target: str
-    port: int
+    port: str
 
 
 def documented(overlay: str, components: set[str]) -> set[Path]:
     """The paths of the table in docs/ARCHITECTURE.md that this environment has."""
     text = (ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8")
     section = text.partition("## Network paths\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (\w+) \| (\w+) \| (\d+) \| ([\w, ]+) \|$", section, re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| ([\d-]+) \| ([\w, ]+) \|$", section, re.MULTILINE)
     assert len(rows) > 10, "the table of network paths is not where it was"
     found = set()
     for source, target, port, where in rows:
         if overlay in where.split(", "):
             sources = components if source == "everything" else {source}
-            found |= {Path(one, target, int(port)) for one in sources}
+            found |= {Path(one, target, port) for one in sources}
     return found
 
 
-def peers(peer: Object, port: int, all_: list[Pod]) -> set[str]:
+def peers(peer: Object, port: str, all_: list[Pod]) -> set[str]:
     """Who is meant by one peer of a rule."""
     space, pod = peer.get("namespaceSelector"), peer.get("podSelector")
     if "ipBlock" in peer:
@@ -60,6 +68,11 @@ def peers(peer: Object, port: int, all_: list[Pod]) -> set[str]:
     return {LABELLED[key] for key, value in labels.items() if value == "true"}
 
 
+def port_of(rule: Object) -> str:
+    """A port, or a range of them as `first-last`."""
+    return f"{rule['port']}-{rule['endPort']}" if "endPort" in rule else str(rule["port"])
+
+
 def allowed(objects: tuple[Object, ...], side: str) -> set[Path]:
     """The paths that one side's rules (`egress`, `ingress`) allow."""
     all_ = pods(objects)
@@ -71,7 +84,7 @@ def allowed(objects: tuple[Object, ...], side: str) -> set[Path]:
             assert rule.get("to" if side == "egress" else "from"), (
                 f"{named(policy)} names nobody: it means all"
             )
-            for port in (one["port"] for one in rule["ports"]):
+            for port in map(port_of, rule["ports"]):
                 for peer in rule["to" if side == "egress" else "from"]:
                     others = peers(peer, port, all_)
                     assert others, f"{named(policy)} names a peer that there is not: {peer}"
@@ -121,7 +134,7 @@ def test_every_port_that_is_allowed_is_one_that_somebody_listens_on():
     for overlay in OVERLAYS:
         objects = render(f"overlays/{overlay}")
         listening = {
-            (pod.component, port["containerPort"])
+            (pod.component, str(port["containerPort"]))
             for pod in pods(objects)
             for container in pod.containers
             for port in container.get("ports", [])
@@ -143,5 +156,5 @@ def test_one_path_too_many_is_noticed():
         },
     }
     assert allowed((*objects, extra), "egress") - allowed(objects, "egress") == {
-        Path("gateway", "providers", 443)
+        Path("gateway", "providers", "443")
     }
