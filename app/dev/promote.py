@@ -50,7 +50,7 @@ def _entry(file: Path, text: str) -> re.Match[str]:
     if len(entries) != 1:
         raise PromotionError(
             f"{file} has {len(entries)} entries `- name: holdfast` with a digest (sha256:…) under `images`; "
-            "it needs one"
+            "it needs one (an environment that runs a tag has none to give: name it by --digest)"
         )
     return entries[0]
 
