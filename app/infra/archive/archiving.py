@@ -6,6 +6,8 @@ the manifest and only reads back, or no manifest and writes again.
 
 from datetime import UTC, date, datetime
 
+import msgspec
+
 from app.domain.seals import Seal
 from app.infra.archive.months import moments, shown
 from app.infra.archive.reading import ArchivedMonth, open_month
@@ -48,6 +50,20 @@ async def _write(
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         events = archives.events_of(connection, *moments(month))
         return await write_month(store, month, seals, events, progress)
+
+
+async def adopt_month(
+    connection: Connection, store: ArchiveStore, known: ArchivedRow, progress: Progress
+) -> ArchivedRow:
+    """Record that a month that was dropped lies here, too: somebody moved or copied its archive.
+
+    From then on it is read here. Raises ArchiveError where it is not here, or is not the same.
+    """
+    archived = await open_month(store, known.month, known.manifest_hash)
+    await verify_month(archived, await archives.seals_of(connection, known.month), progress)
+    row = msgspec.structs.replace(known, url=store.url, archived_at=datetime.now(UTC))
+    await archives.record(connection, row)
+    return row
 
 
 async def fault_of(row: ArchivedRow) -> str | None:

@@ -19,10 +19,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from app import config
 from app.contracts.streams import GROUP_ANALYTICS, GROUP_NOTIFICATIONS, GROUP_PROJECTIONS, GROUP_WEBHOOKS
 from app.domain.errors import Unavailable
-from app.infra.archive.archiving import archive_month, fault_of
+from app.infra.archive.archiving import adopt_month, archive_month, fault_of
 from app.infra.archive.months import month_of, shown
 from app.infra.archive.restoring import restore_month
-from app.infra.archive.store import ArchiveError, ArchiveStore, UnreachableArchiveError, address
+from app.infra.archive.store import (
+    ArchiveError,
+    ArchiveStore,
+    NotArchivedError,
+    UnreachableArchiveError,
+    address,
+)
 from app.infra.postgres import archives, partitions, retention
 from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, unavailable_when_away
 from app.usage import Parser
@@ -88,15 +94,21 @@ async def _archive(connection: Connection, asked: argparse.Namespace) -> int:
         if asked.month not in sealed:
             return _fail(f"{shown(asked.month)} is not over, or not all of its days are sealed yet", 1)
         wanted = [asked.month]
-    gone = {row.month for row in known.values() if row.dropped_at is not None}
+    gone = {row.month: row for row in known.values() if row.dropped_at is not None}
     written = []
     show = _Show()
     try:
         for month in wanted:
-            if (month, store.url) in known or month in gone:
+            if (month, store.url) in known:
                 continue
             show.begin(shown(month), sum(s.events for s in await archives.seals_of(connection, month)))
-            row = await archive_month(connection, store, month, show.update)
+            try:
+                if month in gone:
+                    row = await adopt_month(connection, store, gone[month], show.update)
+                else:
+                    row = await archive_month(connection, store, month, show.update)
+            except NotArchivedError:
+                continue  # it is in another archive only
             written.append(row)
             if not asked.json:
                 _print(f"{shown(month)}: {row.events} events, {row.size} bytes, verified")

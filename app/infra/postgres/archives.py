@@ -65,8 +65,10 @@ async def events_of(connection: Connection, begin: datetime, end: datetime) -> A
 
 
 async def record(connection: Connection, row: ArchivedRow) -> None:
-    """A month was written to an archive and verified there."""
-    await connection.execute(SQL["record"], row.month, row.url, row.events, row.size, row.manifest_hash)
+    """A month lies in an archive and was verified there."""
+    await connection.execute(
+        SQL["record"], row.month, row.url, row.events, row.size, row.manifest_hash, row.dropped_at
+    )
 
 
 async def archives(connection: Connection) -> list[ArchivedRow]:

@@ -9,6 +9,7 @@ import pytest
 
 from app.infra.archive import auditing
 from app.infra.archive.store import NotArchivedError, UnreachableArchiveError
+from app.infra.postgres.archives import dropped_months
 from app.infra.postgres.audit import Findings, Verdict, verify
 from tests.integration.archive.ages import Ages, day, holdfast, month
 from tests.integration.postgres.past import places
@@ -140,3 +141,15 @@ async def test_the_command_says_which_archive_is_away(gone: Ages):
     assert away.stderr.endswith("; the months in it were not checked\n")
     assert found.returncode == 0
     assert ", 3 months from the archive" in found.stdout
+
+
+async def test_an_archive_that_has_moved_is_found_when_it_was_said_where(gone: Ages):
+    """Copied, verified at its new place, and read there from then on, by whoever reads it."""
+    moved = gone.folder.rename(gone.folder.with_name("elsewhere"))
+    done = await holdfast(gone.url, "events", "archive", "--to", str(moved), "--before", f"{day(-2):%Y-%m}")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
+    assert (await verified(gone)).is_whole
+    assert {row.url for row in await dropped_months(gone.connection)} == {moved.as_uri()}
+    empty = str(gone.folder)
+    done = await holdfast(gone.url, "events", "archive", "--to", empty, "--before", f"{day(-2):%Y-%m}")
+    assert (done.returncode, done.stdout) == (0, "nothing new to archive\n")

@@ -194,3 +194,21 @@ async def test_what_was_dropped_comes_back_as_it_was(ages: Ages):
     with pytest.raises(NotRestoredError, match="not among the months"):
         await restore_month(ages.connection, day(-4), None, lambda *_: None)
     assert len(await ages.drop(-2)) == 3
+
+
+async def test_what_was_there_before_partitions_leaves_as_one(ages: Ages):
+    """All its months are archived, or it stays."""
+    old, new = (f"events_{month(n):%Y_%m}" for n in (-5, -4))
+    whole = f"events_until_{month(-4):%Y_%m}"
+    await ages.connection.execute(
+        f"SELECT make_events_table('{whole}'); INSERT INTO {whole} SELECT * FROM {old};"
+        f"INSERT INTO {whole} SELECT * FROM {new}; DROP TABLE {old}; DROP TABLE {new};"
+        f"ALTER TABLE events ATTACH PARTITION {whole} FOR VALUES FROM (MINVALUE) TO ('{month(-3)}')"
+    )
+    await ages.archive(-4)
+    assert f"{day(-5):%Y-%m} is in no archive" in await refused(ages)
+    await ages.archive(-5)
+    (dropped,) = await ages.drop(-3)
+    assert (dropped.months, dropped.events) == ((day(-5), day(-4)), 12)
+    assert await ages.recorded() == {day(-5): True, day(-4): True}
+    assert (await verified(ages.connection)).is_whole

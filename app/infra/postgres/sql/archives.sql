@@ -10,7 +10,7 @@ SELECT subject, sequence, type, time, correlation_id, traceparent, data, previou
 WHERE time >= $1 AND time < $2 ORDER BY subject COLLATE "C", sequence;
 
 -- record: a month lies in an archive and was verified there
-INSERT INTO event_archives (month, url, events, size, manifest_hash) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO event_archives (month, url, events, size, manifest_hash, dropped_at) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (month, url) DO UPDATE SET events = excluded.events, size = excluded.size,
     manifest_hash = excluded.manifest_hash, archived_at = now()
 WHERE event_archives.dropped_at IS NULL;
