@@ -38,13 +38,14 @@ class Past:
         """So many orders are placed and go their ways; nobody has consumed anything of it."""
         await self.orders.many(number)
 
-    async def consume(self, subjects_max: int = 1_000_000) -> None:
-        """Every group gives everything that happened its effect."""
+    async def consume(self, subjects_max: int = 1_000_000, events_max: int = 1_000_000) -> None:
+        """Every group gives what happened its effect: of so many subjects, so many events of each."""
         rows = await self.database.fetch(
             "SELECT subject, max(sequence) AS last FROM events GROUP BY 1 ORDER BY 1 LIMIT $1", subjects_max
         )
         for effect in self._effects:
-            await effect.apply([Delivery(row["subject"], row["last"]) for row in rows])
+            deliveries = [Delivery(row["subject"], row["last"]) for row in rows]
+            await effect.apply(deliveries, events_max=events_max)
 
     async def ask(self, handler: str, **more: Any) -> str:
         """Ask for a replay; its id."""

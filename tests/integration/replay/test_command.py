@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import sys
 from contextlib import suppress
 
 import pytest
@@ -152,6 +154,27 @@ async def test_what_is_not_there_is_1(command):
     for arguments in (("--plan",), ("--resume",), ("status",), ("cancel",)):
         code, _, err = await command(*arguments, "rpl_06dzpv7x2m8wq3k9n5t1r4c7j0")
         assert (code, "there is no replay" in err) == (1, True)
+
+
+async def test_ctrl_c_only_stops_looking_on(past: Past, database_url):
+    """It says how to look on again; the replay waits for a worker as before."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "replay", "--handler", "analytics", env={"DATABASE_URL": database_url},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(30):
+            assert b"waiting for a worker" in await process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, said_last = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 130
+    (replay,) = await past.replays.page(None, 2)
+    assert f"holdfast replay --resume {replay.id}" in said_last.decode()
+    assert "Traceback" not in said_last.decode()
+    assert replay.state == "waiting"
 
 
 async def test_a_server_that_is_away_is_69(command, monkeypatch):
