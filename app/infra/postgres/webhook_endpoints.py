@@ -23,9 +23,6 @@ ENDPOINTS_MAX: Final = 50
 """That one customer may have, and that may be bound to none: each event is sent to all that want it."""
 FULL: Final = "too-many-webhook-endpoints"
 
-DISABLED_BY_HAND: Final = "by_hand"
-DISABLED_GONE: Final = "gone"
-
 
 class Endpoint(msgspec.Struct, frozen=True):
     """An endpoint as its owner sees it, without its secret. Until `previous_until` the old one signs, too."""
@@ -60,9 +57,9 @@ Encode = Callable[[Endpoint, str], bytes]
 
 
 class WebhookEndpoints:
-    """The endpoints of record, as seen by a key that is bound to `customer_id` or (None) to nobody.
+    """The endpoints of record. Every method raises Unavailable.
 
-    Every method raises Unavailable.
+    `customer_id` is whom the caller is bound to, and sees nobody else's; None sees all.
     """
 
     def __init__(self, database: Database) -> None:

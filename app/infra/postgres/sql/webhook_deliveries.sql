@@ -25,10 +25,11 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
 -- begin: a delivery with its endpoint, its event, and whether the endpoint is left alone
-SELECT d.state, d.round, d.last_error, d.endpoint_id, w.url, w.secret, w.is_enabled, w.deleted_at IS NOT NULL AS is_deleted,
+SELECT d.state, d.round, d.last_error, d.endpoint_id, d.subject, d.sequence, d.type AS wanted, d.happened_at,
+    w.url, w.secret, w.is_enabled, w.deleted_at IS NOT NULL AS is_deleted,
     CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret,
     b.open_until, b.open_until > now() AS is_open,
-    d.subject, d.sequence, d.type AS wanted, d.happened_at, e.type, e.time, e.correlation_id, e.traceparent, e.data
+    e.type, e.time, e.correlation_id, e.traceparent, e.data
 FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
 LEFT JOIN webhook_breakers b ON b.endpoint_id = d.endpoint_id
 LEFT JOIN events e ON e.subject = d.subject AND e.sequence = d.sequence AND e.time = d.happened_at
