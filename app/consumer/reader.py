@@ -29,6 +29,8 @@ from app.observability.logging import logger
 
 ENTRIES_MAX: Final = 400
 """Entries taken from a shard at once."""
+BATCH_BYTES: Final = 8 * 1024 * 1024
+"""How large a batch is to be: where events are so large that fewer make that up, fewer are taken."""
 FULL: Final = 400
 """Entries of all shards from which on there are likely more: these are read while the batch is applied."""
 AHEAD_MAX: Final = 2
@@ -81,6 +83,7 @@ class Reader:
         self._tokens: dict[int, int] = {}
         self._to_claim: dict[int, bytes] = {}
         self._claim_at = 0.0
+        self._count = ENTRIES_MAX
         self._ahead: deque[asyncio.Task[Batch]] = deque()
         self._acknowledging: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -146,7 +149,7 @@ class Reader:
                 return batch
         await self._acknowledged()
         if self._to_claim:
-            entries, self._to_claim = await self._group.claim(self._to_claim, idle_s=0, count=ENTRIES_MAX)
+            entries, self._to_claim = await self._group.claim(self._to_claim, idle_s=0, count=self._count)
             if entries or self._to_claim:
                 return self._batch(entries)
         waiting = asyncio.create_task(self._holding.changed.wait())
@@ -165,7 +168,10 @@ class Reader:
 
     async def _read(self, block_s: float) -> Batch:
         if self._tokens:
-            entries = await self._group.read(self._tokens, count=ENTRIES_MAX, block_s=block_s)
+            entries = await self._group.read(self._tokens, count=self._count, block_s=block_s)
+            if entries:
+                fitting = BATCH_BYTES * len(entries) // (1 + sum([len(entry.body) for entry in entries]))
+                self._count = max(1, min(ENTRIES_MAX, fitting // max(1, len(self._tokens))))
             return self._batch(entries)
         await asyncio.sleep(block_s)
         return _NOTHING

@@ -83,10 +83,12 @@ class Relay:
                 while True:
                     tokens = self._holding.tokens
                     await self._lead(is_leader=LEADER in tokens)
+                    if not tokens:
+                        metrics.OUTBOX_AGE.set(0)  # whoever has the shards knows it
                     if not tokens or not await self._publish(outbox, tokens):
                         await self._hints.wait(POLL_S)
             finally:
-                metrics.OUTBOX_AGE.set(0)  # whoever has the shards next knows it
+                metrics.OUTBOX_AGE.set(0)
                 await end((watching,), within_s=CHORES_END_S)
                 await self._lead(is_leader=False)
 

@@ -94,6 +94,17 @@ async def test_what_was_read_ahead_is_applied_once_by_whoever_has_the_shard_then
         seen[subject] = int(sequence)
 
 
+async def test_large_events_are_taken_a_few_at_a_time(orders, database, group, clients, relay, monkeypatch):
+    """A batch has a size in bytes, too, as far as the last one told."""
+    monkeypatch.setattr(reading_module, "BATCH_BYTES", 10_000)
+    await orders.many(24)
+    await relay()
+    async with reading(database, clients, group) as parts:
+        await nothing_pending(clients)
+        assert 1 < parts.reader._count < 10
+    await orders.caught_up()
+
+
 async def test_an_emptied_redis_is_noticed_and_used_again(orders, database, group, clients, relay):
     """Groups are made again from the beginning, and whoever can compare with the store is told."""
     async with reading(database, clients, group) as parts, asyncio.timeout(10):
