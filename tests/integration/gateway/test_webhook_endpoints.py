@@ -271,6 +271,7 @@ async def test_whoever_makes_an_endpoint_may_read_what_is_sent_to_it(gateway: Ga
         problem(await method(path, headers=key), 403, "forbidden")
 
 
+@pytest.mark.full
 async def test_there_are_only_so_many_endpoints(gateway: Gateway):
     """Each event is sent to all of them; a customer's do not count against another's."""
     for number in range(ENDPOINTS_MAX):
