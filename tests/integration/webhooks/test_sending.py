@@ -208,6 +208,7 @@ async def test_a_receiver_that_comes_back_is_not_overrun(world: World, receiver:
     assert receiver.at_once_most <= OF_ONE_ENDPOINT_MAX
 
 
+@pytest.mark.full
 async def test_a_slow_receiver_has_only_so_many_attempts_for_itself(
     world: World, receiver: Receiver, client: Client
 ):
