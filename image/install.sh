@@ -59,7 +59,7 @@ CODE
 
 sandbox() {
     mkdir "$(site)/app/dev"
-    cp -R /source/app/dev/__init__.py /source/app/dev/sandbox "$(site)/app/dev"
+    cp -R /source/app/dev/__init__.py /source/app/dev/sandbox /source/app/dev/seed.py "$(site)/app/dev"
     compile "$(site)/app/dev"
 }
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from app import config
+from app.__main__ import COMMANDS
 from app.contracts import streams
 from app.contracts import temporal as t
 from app.dev.stack.temporal import ATTRIBUTES
@@ -106,6 +107,21 @@ def test_every_secret_that_is_needed_is_brought(overlay: str):
 def test_no_secret_is_in_the_repository(overlay: str):
     """Only references, but in development."""
     assert of_kind(render(f"overlays/{overlay}"), "Secret") == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_command_is_in_the_image_that_is_told_to_run_it(overlay: str):
+    """Commands of development are in the sandbox's image only, and there only as far as its build copies them."""
+    copied = (ROOT / "image/install.sh").read_text(encoding="utf-8")
+    for pod in pods(render(f"overlays/{overlay}")):
+        for container in pod.containers:
+            if is_ours(container) and "args" in container:
+                module = COMMANDS[container["args"][0]][0].partition(":")[0]
+                if module.startswith("app.dev."):
+                    assert "holdfast-sandbox" in container["image"]
+                    part = module.split(".")[2]
+                    names = (f"/source/app/dev/{part} ", f"/source/app/dev/{part}.py ")
+                    assert any(name in copied for name in names), module
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
