@@ -95,11 +95,10 @@ async def test_a_long_replay_begins_new_histories(past: Past, client: Client, mo
         assert await ended(client, f"replay/{replay}") == "applied"
     after = await past.one(replay)
     assert (after.done, after.applied) == (after.total, after.changes)
-    runs = [run async for run in client.list_workflows(f"WorkflowId = 'replay/{replay}'")]
     handle = client.get_workflow_handle(f"replay/{replay}")
     history = await handle.fetch_history()
     begun = history.events[0].workflow_execution_started_event_attributes
-    assert begun.continued_execution_run_id, f"{len(runs)} runs are listed"
+    assert begun.continued_execution_run_id
     replayer = Replayer(workflows=[ReplayWorkflow], data_converter=DATA_CONVERTER, workflow_runner=SANDBOX)
     await replayer.replay_workflow(history)
     if os.environ.get("HOLDFAST_RECORD_HISTORIES"):
