@@ -111,7 +111,7 @@ def test_no_secret_is_in_the_repository(overlay: str):
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_command_is_in_the_image_that_is_told_to_run_it(overlay: str):
-    """Commands of development are in the sandbox's image only, and there only as far as its build copies them."""
+    """Commands of development are in the sandbox's image only, as far as its build copies them."""
     copied = (ROOT / "image/install.sh").read_text(encoding="utf-8")
     for pod in pods(render(f"overlays/{overlay}")):
         for container in pod.containers:
