@@ -91,9 +91,9 @@ class Engine:
             except Unavailable:
                 raise
             except Exception as error:
-                log.exception("replay_failed", replay=replay_id, handler=seen.handler)
                 sentence = f"{type(error).__name__}: {error}"
                 after, events = await self._give_up(connection, seen, handler, replays.FAILED, sentence), 0
+                log.exception("replay_failed", replay=replay_id, handler=seen.handler)
         if after.state != seen.state:
             log.info("replay_goes_on", replay=replay_id, handler=after.handler, state=after.state)
         return after, events
