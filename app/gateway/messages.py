@@ -26,8 +26,8 @@ Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
 Email: TypeAlias = Annotated[
     str,
     Meta(
-        # One @, and nothing that could end a header or begin another address in it.
-        pattern=f"^{_ATOM}(\\.{_ATOM})*@{_LABEL}(\\.{_LABEL})*$",
+        # One @, and nothing that could end a header or begin another address in it, not even encoded (`=?`).
+        pattern=f"^(?!.*=\\?)(?=[^@]{{1,64}}@){_ATOM}(\\.{_ATOM})*@{_LABEL}(\\.{_LABEL})*$",
         max_length=254,
         description="Where the customer is told what becomes of the order; without it nobody is told.",
         examples=["ada@example.com"],

@@ -158,12 +158,39 @@ def test_money_that_came_back_is_told():
         "a b@x.example",
         "a@x.example> SIZE=1",
         "ä@x.example",
+        "=?utf-8?b?YkB4LnksIGNAeS56?=@x.example",  # an encoded comma
+        "=?utf-8?b?YQ0KQmNjOiB4QHkueg==?=@x.example",  # an encoded end of line
+        "=?utf-8?q?a?=@x.example",
+        ".a@x.example",
+        "a..b@x.example",
+        "a@x..example",
+        "a@x.example.",
+        "a@-",
+        "a" * 65 + "@x.example",
+        "a@" + "b" * 253,
     ],
 )
 def test_nothing_is_written_to_what_is_no_address(to: str | None):
     """Whatever was put into the database: one address, no second header."""
     with pytest.raises(UnwritableError):
         mail_of("accepted", to=to)
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "ada@x.example",
+        "a" * 64 + "@" + "b" * 63 + ".example",
+        "a=b?c@x",
+        "!#$%&'*+/^_`{|}~-.x@1.2.3.4",
+        "-oQ@x",
+    ],
+)
+def test_an_address_is_put_down_as_it_is(to: str):
+    """What the server is told is what the customer said, and the header says the same."""
+    message = mail_of("accepted", to=to)
+    assert str(message["To"]) == to
+    assert f"To: {to}\r\n".encode() in message.as_bytes().replace(b"\r\n ", b" ").replace(b": \r\n", b": ")
 
 
 def test_names_of_products_stay_in_the_text():

@@ -39,7 +39,12 @@ _DECLINES: Final = {
 }
 """What may be said of a refused payment. That a card was lost or stolen is between its owner and the bank."""
 
-_ADDRESS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,252}@[A-Za-z0-9.-]{1,252}\Z")
+_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL: Final = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_ADDRESS: Final = re.compile(
+    # `=?…?=` would be taken for encoded words, and mean whatever they encode: another header's end, or comma.
+    rf"(?!.*=\?)(?=.{{3,254}}\Z)(?=[^@]{{1,64}}@){_ATOM}(\.{_ATOM})*@{_LABEL}(\.{_LABEL})*\Z"
+)
 _environment: Final = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=jinja2.select_autoescape(("html",)),
