@@ -1,6 +1,6 @@
 """What callers send to decide about many dead letters at once, and what they are answered."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -32,20 +32,29 @@ class LettersBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     cursor: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
     def chosen(self) -> Chosen:
-        """Which letters. Raises Refused where nothing is said: never every one by mistake."""
+        """Which letters. Raises Refused where nothing is said (never every one by mistake), and odd times."""
         chosen = Chosen(
             ids=None if self.ids is None else tuple(int(one) for one in self.ids),
             group=self.group,
             type=self.type,
             subject=self.subject,
             kind=self.kind,
-            since=self.first_after,
-            until=self.first_before,
+            since=_utc("/first_after", self.first_after),
+            until=_utc("/first_before", self.first_before),
         )
         if chosen == Chosen() and not self.all:
             detail = 'Say which letters are meant, or {"all": true}.'
             raise Refused(Refusal("invalid-request", detail, (Fault("", detail),)))
         return chosen
+
+
+def _utc(pointer: str, at: datetime | None) -> datetime | None:
+    """A time as the database takes it: in UTC there are none before year 1 and none after 9999."""
+    try:
+        return None if at is None else at.astimezone(UTC)
+    except OverflowError:
+        detail = "It has to be a time from the years 1 to 9999 (UTC)."
+        raise Refused(Refusal("invalid-request", f"{pointer}: {detail}", (Fault(pointer, detail),))) from None
 
 
 class DecidedDocument(msgspec.Struct, frozen=True):

@@ -51,9 +51,9 @@ def _letter_id(value: str) -> int:
 def _time(value: str) -> datetime:
     try:
         time = datetime.fromisoformat(value)
-    except ValueError:
+        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError("a time is written like 2026-01-31T12:00:00Z") from None
-    return time.replace(tzinfo=time.tzinfo or UTC)
 
 
 def _parser() -> Parser:

@@ -88,6 +88,7 @@ async def test_all_are_decided_a_bounded_number_at_a_time(dlq, orders, database,
         ("show", "x"),
         ("list", "1"),
         ("retry", "--since", "noon"),
+        ("retry", "--since", "0001-01-01T00:00:00+14:00"),
     ],
 )
 async def test_wrong_usage_is_64(dlq, arguments):

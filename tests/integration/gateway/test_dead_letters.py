@@ -117,6 +117,8 @@ async def test_one_request_decides_a_bounded_number(gateway: Gateway, letters: l
         ({"group": "a\0b"}, 422, "invalid-request"),
         ({"subject": "\0"}, 422, "invalid-request"),
         ({"first_after": "2026-01-01"}, 422, "invalid-request"),
+        ({"first_after": "0001-01-01T00:00:00+14:00"}, 422, "invalid-request"),
+        ({"first_before": "9999-12-31T23:59:59-14:00"}, 422, "invalid-request"),
         ({"everything": True}, 422, "invalid-request"),
     ],
 )
