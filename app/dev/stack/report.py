@@ -12,7 +12,7 @@ FIRST_SKU = "tea-earl-grey"
 
 
 def summary(document: dict[str, Any], headline: str) -> str:
-    """Where everything is, the API key, and a first order to place."""
+    """Where everything is, the API key, the names that the documents use, and a first order to place."""
     rows = [
         ("Gateway", document["gateway"]["url"], "documentation: /docs"),
         ("Temporal UI", document["temporal"]["ui_url"], ""),
@@ -28,8 +28,18 @@ def summary(document: dict[str, Any], headline: str) -> str:
         f"  {name:<12} {value}" + (f"   ({note})" if note else "") for name, value, note in rows if value
     ]
     if document["gateway"]["pids"]:
+        lines += ["", "The variables that the documents use:", "", names(document)]
         lines += ["", "Place a first order:", "", first_order(document)]
     return "\n".join(lines)
+
+
+def names(document: dict[str, Any]) -> str:
+    """A command that gives a shell the variables that README and docs/ use."""
+    return (
+        f"  export URL={document['gateway']['url']} SANDBOX={document['sandbox']['url']} \\\n"
+        f"    KEY={document['api_key']} \\\n"
+        f"    DATABASE_URL={document['postgres']['dsn']}"
+    )
 
 
 def first_order(document: dict[str, Any]) -> str:
