@@ -109,9 +109,7 @@ async def fill(client: "redis.asyncio.Redis", environment: str, entries: Iterato
 async def make_groups(client: "redis.asyncio.Redis", environment: str, group: str) -> None:
     """A group at the beginning of every stream."""
     for shard in range(SHARDS):
-        await client.execute_command(
-            "XGROUP", "CREATE", stream(environment, shard), group, "0", "MKSTREAM"
-        )  # fmt: skip
+        await client.xgroup_create(stream(environment, shard), group, "0", mkstream=True)
 
 
 async def empty(client: "redis.asyncio.Redis", environment: str, group: str) -> int:
