@@ -49,8 +49,9 @@ _EPILOG: Final = f"""\
 options of create:
   --name NAME          what the key is for (needed)
   --scopes A,B,…       what it may do; without it all of these, or all that a customer's key makes sense with:
-                       {", ".join(SCOPES[:3])},
-                       {", ".join(SCOPES[3:])}
+                       {", ".join(SCOPES[:4])},
+                       {", ".join(SCOPES[4:7])},
+                       {", ".join(SCOPES[7:])}
   --customer ID        bind it to one customer: it orders for that one and sees nobody else's orders
   --rate N             let it read N times a second, and write as often, whatever RATE_LIMIT_PER_S says
 options of all three:
