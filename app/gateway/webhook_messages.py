@@ -19,7 +19,7 @@ Url: TypeAlias = Annotated[
     Meta(
         min_length=1,
         max_length=URL_CHARACTERS_MAX,
-        description="https://…, at an address of the public internet (in development also others, and http).",
+        description="An https URL of the public internet (in development also others, and http).",
         examples=["https://shop.example.com/holdfast"],
     ),
 ]

@@ -104,8 +104,9 @@ def _progress(replay: Replay) -> ReplayProgressDocument:
     rate = remaining = None
     if replay.started_at is not None and replay.done:
         took = ((replay.finished_at or datetime.now(UTC)) - replay.started_at).total_seconds()
-        rate = round(replay.done / max(took, 0.001), 1)
-        remaining = 0.0 if replay.has_ended else round(max(0, replay.total - replay.done) / rate, 1)
+        exact = replay.done / max(took, 0.001)  # of a few events in hours, too
+        rate = round(exact, 1)
+        remaining = 0.0 if replay.has_ended else round(max(0, replay.total - replay.done) / exact, 1)
     return ReplayProgressDocument(replay.done, replay.total, rate, remaining)
 
 

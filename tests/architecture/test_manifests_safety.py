@@ -143,6 +143,7 @@ def scan(folder: Path) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.full  # the scanner takes half a minute, and as long again to be installed
 def test_the_policy_scanner_finds_nothing_that_is_not_excepted_with_a_reason(tmp_path: Path):
     """Exceptions stand in the files, each with why; one that excepts nothing any more is noticed below."""
     for place in PLACES:

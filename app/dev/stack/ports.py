@@ -8,6 +8,7 @@ data folder. If the process dies here, the file is the old or the new one, never
 from __future__ import annotations
 
 import json
+import random
 import socket
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _STEP = (
     100  # away from the usual neighbours, and below the range from which the kernel takes ports for clients
 )
 _TRIES = 95
+_SERVERS = (20_000, 32_000)
+"""Linux gives clients ports from 32,768 on."""
 
 
 def is_free(port: int) -> bool:
@@ -44,10 +47,14 @@ def is_free(port: int) -> bool:
 
 
 def any_free() -> int:
-    """A port that is free now, from those the kernel hands out."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and that the kernel gives to no client.
+
+    From its own range a client that keeps on dialling a dead server gets, now and then, that server's port:
+    it talks to itself, and the server cannot start again.
+    """
+    while not is_free(port := random.randrange(*_SERVERS)):  # noqa: S311 - no secret
+        pass
+    return port
 
 
 def remembered(file: Path) -> dict[str, int]:

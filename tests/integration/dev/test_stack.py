@@ -304,6 +304,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert Stack(tmp_path / "nowhere").status()["state"] == "stopped"
 
 
+@pytest.mark.full
 def test_supervising_costs_nothing(stack: Stack) -> None:
     """Supervisor and guard sleep until something happens: under 0.3 % of a core."""
     stack.up()

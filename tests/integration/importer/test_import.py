@@ -43,6 +43,7 @@ async def test_a_purchase_log_becomes_settled_orders(stack, sample):
     assert '"purchased_on"' in placed[0]["metadata"]
 
 
+@pytest.mark.full
 async def test_an_import_that_was_killed_goes_on_and_doubles_nothing(stack, sample, tmp_path):
     """The same command finishes it; the one after that is a new import."""
     log = tmp_path / "log.txt"

@@ -30,7 +30,8 @@ class Shop:
             try:
                 headers = {"idempotency-key": key}
                 answer = await self._http.post(path, data=form, headers=headers)
-            except httpx.TransportError:
+            except (httpx.TransportError, AttributeError):
+                # AttributeError: anyio asks for the peer of a uvloop socket that was closed that moment.
                 self.unanswered += 1
                 await asyncio.sleep(0.05)
                 continue
