@@ -208,7 +208,7 @@ class Effect:
         at_hand = [d for d in subjects.values() if d.subject in effects.moved]
         fresh = [d.known[sequence] for d in at_hand for sequence in range(d.first, d.last + 1)]
         others = [d for d in subjects.values() if d.subject not in effects.moved]
-        wanted = {d.subject: list(_behind(effects, d)[:events_max]) for d in others}
+        wanted = {d.subject: _behind(effects, d)[:events_max] for d in others}
         gaps = [
             Gap(delivery.subject, effects.marks[delivery.subject], wanted[delivery.subject][-1])
             for delivery in others
@@ -217,19 +217,18 @@ class Effect:
         stored = (
             {(event.subject, event.sequence): event for event in await effects.events(gaps)} if gaps else {}
         )
-        missing = []
+        archived = await effects.archived_through([gap.subject for gap in gaps]) if gaps else {}
+        passed = {}
         for delivery in others:
+            # What a stream tells may be wrong by billions: nothing is counted up to behind what is missing.
             for sequence in wanted[delivery.subject]:
                 event = delivery.known.get(sequence) or stored.get((delivery.subject, sequence))
-                if event is None:
-                    missing.append((delivery.subject, sequence))
-                else:
+                if event is not None:
                     fresh.append(event)
-        passed = dict(missing)
-        archived = await effects.archived_through(list(passed)) if missing else {}
-        for subject, sequence in missing:
-            if sequence > archived.get(subject, 0):
-                raise MissingEventsError(f"{subject}:{sequence}")
+                elif sequence > archived.get(delivery.subject, 0):
+                    raise MissingEventsError(f"{delivery.subject}:{sequence}")
+                else:
+                    passed[delivery.subject] = sequence
         return fresh, passed
 
 

@@ -22,6 +22,7 @@ from app.consumer.leases import Holding
 from app.consumer.patience import Patience
 from app.contracts.streams import Envelope
 from app.domain.errors import Unavailable
+from app.domain.ids import NAME
 from app.infra.postgres.leases import LeaseLostError
 from app.infra.redis.streams import BEGINNING, ConsumerGroup, Entry, GroupGoneError
 from app.infra.tasks import end
@@ -41,6 +42,9 @@ GATHER_S: Final = 0.1
 """The pause after a small batch, in which the next one gathers: every batch costs a commit."""
 SMALL: Final = 200
 
+SEQUENCE_MAX: Final = 2**31 - 1
+"""What the log of record can count a subject's events to."""
+
 _envelopes: Final = msgspec.json.Decoder(Envelope)
 
 log = logger("reader")
@@ -54,6 +58,13 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 _NOTHING: Final = Batch((), [])
+
+
+def _real(event: Envelope) -> Envelope:
+    """An event that there can be. Raises msgspec.ValidationError: anything may be put into Redis."""
+    if not (0 < event.sequence <= SEQUENCE_MAX and NAME.match(event.subject)):
+        raise msgspec.ValidationError("There is no such subject, or sequence")
+    return event
 
 
 class Reader:
@@ -202,8 +213,8 @@ class Reader:
         nonsense = Delivery("")
         for entry in entries:
             try:
-                event = _envelopes.decode(entry.body)
-            except msgspec.DecodeError as error:
+                event = _real(_envelopes.decode(entry.body))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 # Every event is in PostgreSQL, and what it told of is found there when marks are compared.
                 where = f"{entry.shard}/{entry.id.decode()}"
                 log.error("not_an_event", entry=where, error=str(error))  # noqa: TRY400 - no trace is needed

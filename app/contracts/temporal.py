@@ -54,10 +54,10 @@ REPLAY_WORKFLOW: Final = "ReplayWorkflow"
 CARRY_REPLAY: Final = "carry_replay"
 
 JOBS: Final[Mapping[str, Job]] = {
-    JOB_WEBHOOK: Job(WEBHOOK_WORKFLOW, QUEUE_NOTIFICATIONS),
     JOB_REPLAY: Job(REPLAY_WORKFLOW, QUEUE_ORDERS),
+    JOB_WEBHOOK: Job(WEBHOOK_WORKFLOW, QUEUE_NOTIFICATIONS),
 }
-"""Workflows that are not orders', by the kind of the job that starts them."""
+"""Workflows that are not orders', by the kind of the job that starts them; the first kind goes first."""
 
 ATTRIBUTES: Final = ("OrderId", "CustomerId", "OrderStatus", "WaitingOn", "CorrelationId")
 """Search attributes, all keywords."""

@@ -8,6 +8,7 @@ any.
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -102,6 +103,14 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         if faults:
             raise _invalid(faults)
     return value
+
+
+def in_utc(pointer: str, at: datetime | None) -> datetime | None:
+    """A time as the database takes it: in UTC there is none before year 1 and after 9999. Raises Refused."""
+    try:
+        return None if at is None else at.astimezone(UTC)
+    except OverflowError:
+        raise _invalid((Fault(pointer, "It has to be a time from the years 1 to 9999 (UTC)."),)) from None
 
 
 def _plain(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON says

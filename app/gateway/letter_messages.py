@@ -1,12 +1,13 @@
 """What callers send to decide about many dead letters at once, and what they are answered."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from app.domain.errors import Fault, Refusal, Refused
+from app.gateway.bodies import in_utc
 from app.infra.postgres.dead_letters import DECIDED_MAX, Chosen
 
 _NAME: Final = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -39,22 +40,13 @@ class LettersBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             type=self.type,
             subject=self.subject,
             kind=self.kind,
-            since=_utc("/first_after", self.first_after),
-            until=_utc("/first_before", self.first_before),
+            since=in_utc("/first_after", self.first_after),
+            until=in_utc("/first_before", self.first_before),
         )
         if chosen == Chosen() and not self.all:
             detail = 'Say which letters are meant, or {"all": true}.'
             raise Refused(Refusal("invalid-request", detail, (Fault("", detail),)))
         return chosen
-
-
-def _utc(pointer: str, at: datetime | None) -> datetime | None:
-    """A time as the database takes it: in UTC there are none before year 1 and none after 9999."""
-    try:
-        return None if at is None else at.astimezone(UTC)
-    except OverflowError:
-        detail = "It has to be a time from the years 1 to 9999 (UTC)."
-        raise Refused(Refusal("invalid-request", f"{pointer}: {detail}", (Fault(pointer, detail),))) from None
 
 
 class DecidedDocument(msgspec.Struct, frozen=True):

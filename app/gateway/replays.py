@@ -11,7 +11,7 @@ from app.contracts import streams
 from app.contracts.documents import Page
 from app.domain.ids import REPLAY_ID
 from app.gateway.auth import refuse_customers
-from app.gateway.bodies import check_is_json, decode, read_body
+from app.gateway.bodies import check_is_json, decode, in_utc, read_body
 from app.gateway.deadlines import within
 from app.gateway.exchange import Call, Reply
 from app.gateway.idempotency import key_of, reply_of, request_of
@@ -63,7 +63,9 @@ async def ask_for_replay(services: Services, call: Call) -> Reply:
     wanted = decode(_decoder, body)
     asked = Asked(
         handler=wanted.handler,
-        selection=Selection(wanted.since, wanted.until, wanted.type, wanted.order),
+        selection=Selection(
+            in_utc("/from", wanted.since), in_utc("/to", wanted.until), wanted.type, wanted.order
+        ),
         parameters=wanted.parameters,
         rate_per_s=wanted.rate,
         is_applied=wanted.apply,

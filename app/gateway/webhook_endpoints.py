@@ -4,6 +4,7 @@ A key that is bound to a customer makes and sees endpoints of that customer only
 orders' events. Whoever makes an endpoint may read what is sent to it: the key needs these scopes, too.
 """
 
+import re
 import secrets
 from datetime import UTC, datetime
 from typing import Final
@@ -44,6 +45,7 @@ DISABLED: Final = "webhook-endpoint-disabled"
 SCOPES_OF_ORDERS: Final = ("orders:read",)
 _NUMBER_DIGITS_MAX: Final = 18
 _LAST: Final = 2**63 - 1
+_DELIVERY_ID: Final = re.compile(r"msg_[0-9a-f]{32}\Z")
 
 _kinds: Final = frozenset(TYPES.values())
 _encoder: Final = msgspec.json.Encoder()
@@ -171,6 +173,8 @@ async def redeliver_webhook(services: Services, call: Call) -> Reply:
     caller, key = _caller(call), key_of(call)
     endpoint = await _enabled(services, call)
     delivery_id = call.parameters["delivery_id"]
+    if not _DELIVERY_ID.match(delivery_id):
+        raise not_found("such delivery")
     route = f"POST /v1/webhook-endpoints/{endpoint.id}/deliveries/{delivery_id}/redeliver"
     request = request_of(caller, route, key, b"")
     work = services.webhook_deliveries.again(request, endpoint.id, delivery_id, _delivery)

@@ -46,15 +46,13 @@ DATABASE_URL names the database; a running worker does the work."""
 def _time(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is not None and len(text) == len("2026-01-31"):
-        return at.replace(tzinfo=UTC)
-    if at is None or at.tzinfo is None:
-        raise argparse.ArgumentTypeError(
-            "a time is like 2026-01-31T12:00:00Z, or a day (UTC) like 2026-01-31"
-        )
-    return at.astimezone(UTC)
+        if len(text) == len("2026-01-31"):
+            return at.replace(tzinfo=UTC)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError("a time is like 2026-01-31T12:00:00Z, or a day (UTC) like 2026-01-31")
 
 
 def _parameters(text: str) -> dict[str, Any]:

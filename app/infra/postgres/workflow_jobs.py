@@ -54,9 +54,11 @@ class WorkflowJobs:
         self._kinds = list(kinds)
 
     async def claim(self, limit: int, lease_s: float) -> list[ClaimedJob]:
-        """The oldest jobs that nobody works on; ours for `lease_s` seconds."""
+        """Jobs that nobody works on, kind by kind and the oldest first; ours for `lease_s` seconds."""
         rows = await self._database.fetch(SQL["claim"], limit, lease_s, self._kinds)
-        return sorted((ClaimedJob(**row) for row in rows), key=lambda job: job.id)
+        return sorted(
+            (ClaimedJob(**row) for row in rows), key=lambda job: (self._kinds.index(job.kind), job.id)
+        )
 
     async def done(self, ids: list[int]) -> None:
         """Temporal has taken these."""

@@ -48,7 +48,8 @@ class LiveChannel:
         """
 
         def took(payload: bytes) -> None:
-            with suppress(msgspec.DecodeError):  # nothing of ours; what it hides, PostgreSQL has
+            # What is nothing of ours is left out; what it hides, PostgreSQL has.
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 heard(_decoder.decode(payload), payload)
 
         if self._subscription is None:

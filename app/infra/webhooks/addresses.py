@@ -62,7 +62,7 @@ _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 _URL: Final = re.compile(r"[\x21-\x7e]+\Z")
-_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?\Z")
 
 
 class ForbiddenError(Exception):
@@ -155,7 +155,10 @@ class Resolver:
 
 
 def _look_up(host: str, port: int) -> list[tuple[object, object, object, str, tuple[object, ...]]]:
-    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    try:
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except UnicodeError:  # of what is no name it says so
+        raise OSError("the host has no name that can be looked up") from None
 
 
 def _is_address(host: str) -> bool:

@@ -82,6 +82,13 @@ async def test_what_a_group_has_not_handled_stays(ages: Ages):
     assert "webhooks has not handled every event of 2 subjects" in await refused(ages)
 
 
+async def test_whoever_only_publishes_is_no_group(ages: Ages):
+    """Relays have leases as groups have, and no marks."""
+    insert = "INSERT INTO shard_leases (consumer_group, shard) VALUES ($1, 0)"
+    await ages.connection.executemany(insert, [("relay/4",), ("accounting",)])
+    assert await retention.groups_of(ages.connection, GROUPS) == sorted({*GROUPS, "accounting"})
+
+
 async def test_what_is_a_dead_letter_stays(ages: Ages):
     """Somebody may still want it tried again."""
     await ages.archive(*ARCHIVED)

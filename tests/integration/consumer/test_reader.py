@@ -1,6 +1,7 @@
 """The reader acknowledges only what had its effect; what others left pending it takes over."""
 
 import asyncio
+import json
 from functools import partial
 
 import msgspec
@@ -124,7 +125,12 @@ async def test_an_emptied_redis_is_noticed_and_used_again(orders, database, grou
 
 async def test_an_entry_that_is_no_event_is_acknowledged(orders, database, group, clients, relay):
     """Nonsense in a stream stops nobody: every event is in PostgreSQL."""
-    await clients.writes.xadd(stream("test", 0), {FIELD: b"{"})
+    event = {"id": "x:1", "type": "price.changed.v1", "source": "x", "time": "2026-01-31T12:00:00Z"}
+    event |= {"correlationid": "x", "data": {}}
+    wrong = [("\0", 1), ("", 1), ("a b", 1), ("cup", 10**30), ("cup", 2**31), ("cup", 0)]
+    no_event = [json.dumps(event | {"subject": of, "sequence": number}).encode() for of, number in wrong]
+    for body in (b"{", b"\xff", b'{"id":"\xff"}', b"[" * 100_000, *no_event):
+        await clients.writes.xadd(stream("test", 0), {FIELD: body})
     await clients.writes.xadd(stream("test", 0), {b"other": b"field"})
     await orders.many(4)
     await relay()

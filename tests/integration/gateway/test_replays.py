@@ -91,6 +91,8 @@ async def test_a_replay_is_stopped_and_stays_so(gateway: Gateway):
         ({"handler": "analytics", "to": "2026-01-31T12:00:30Z"}, "/to"),
         ({"handler": "analytics", "from": "2026-01-31T12:00:00Z", "to": "2026-01-31T11:00:00Z"}, "/to"),
         ({"handler": "analytics", "from": "2026-01-31T12:00:00"}, "/from"),
+        ({"handler": "analytics", "from": "0001-01-01T00:00:00+14:00"}, "/from"),
+        ({"handler": "analytics", "to": "9999-12-31T23:59:00-14:00"}, "/to"),
         ({"handler": "analytics", "rate": 0}, "/rate"),
         ({"handler": "analytics", "parameters": {"a": 1}}, "/parameters"),
         ({"handler": "order_documents", "from": "2026-01-31T12:00:00Z"}, "/from"),

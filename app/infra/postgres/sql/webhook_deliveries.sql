@@ -40,7 +40,9 @@ UPDATE webhook_breakers SET probe_until = now() + make_interval(secs => $2)
 WHERE endpoint_id = $1 AND open_until <= now() AND (probe_until IS NULL OR probe_until < now())
 RETURNING true;
 
--- wait: take the next place in the line of an endpoint that is not before a time; when that is, from now
+-- wait: take the next place in the line of an endpoint that is not before a time; when that is, from now.
+-- Where the endpoint is left alone ($3), whoever has waited long waits as long again, up to a quarter of an hour:
+-- else each time that it is tried again all who wait would look, and orders would feel it.
 WITH slot AS (
     INSERT INTO webhook_breakers AS b (endpoint_id, next_slot)
     VALUES ($2, greatest($3::timestamptz, now() + make_interval(secs => $4)))
@@ -49,9 +51,12 @@ WITH slot AS (
         + make_interval(secs => $5)
     RETURNING next_slot
 )
-UPDATE webhook_deliveries d SET next_at = slot.next_slot FROM slot
+UPDATE webhook_deliveries d SET next_at = greatest(
+    slot.next_slot,
+    CASE WHEN $3::timestamptz IS NOT NULL THEN now() + least(now() - d.created_at, interval '15 minutes') END
+) FROM slot
 WHERE d.id = $1 AND d.state = 'pending'
-RETURNING greatest(extract(epoch FROM slot.next_slot - now()), 0)::float8 AS again_in_s;
+RETURNING greatest(extract(epoch FROM d.next_at - now()), 0)::float8 AS again_in_s;
 
 -- delivered: and the endpoint is well
 WITH well AS (
