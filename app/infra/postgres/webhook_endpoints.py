@@ -79,6 +79,7 @@ class WebhookEndpoints:
         """A new endpoint, and the answer that shows its secret. Raises Refused (`FULL`, the key's)."""
 
         async def make(connection: Connection) -> Answer:
+            await connection.execute(SQL["one_by_one"], customer_id)
             if await connection.fetchval(SQL["count"], customer_id) >= ENDPOINTS_MAX:
                 detail = f"There are {ENDPOINTS_MAX} endpoints already."
                 raise Refused(Refusal(FULL, detail))

@@ -3,6 +3,9 @@ INSERT INTO webhook_endpoints (id, url, description, event_types, customer_id, s
 VALUES ($1, $2, $3, $4, $5, $6)
 RETURNING *;
 
+-- one_by_one: whoever adds one for this customer waits for who is adding one
+SELECT pg_advisory_xact_lock(hashtextextended('webhook_endpoints/' || coalesce($1, ''), 0));
+
 -- count: how many endpoints a customer has, or those that are nobody's
 SELECT count(*) FROM webhook_endpoints WHERE customer_id IS NOT DISTINCT FROM $1 AND deleted_at IS NULL;
 
