@@ -2,14 +2,14 @@
 #
 #   ARGS     more arguments for `holdfast up` and `holdfast down`, or for pytest: make test ARGS="-k cancel"
 #   PYTHON   the interpreter .venv is made with (default: the first of python3.11 … python3.14, python3)
-#   WORKERS  test processes at once
+#   WORKERS  test processes at once (many tests wait: three keep two cores busy)
 #   ONLY     the benchmarks to run: make bench ONLY=redis,lock
 #   JSON     a file for the results of the benchmarks; SVG: one for their picture; DOCS: the document whose
 #            table they replace; FROM: measure nothing, take these files of results
 #   SEED     seed of the random tests; the one in use is printed with the command
 
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 SEED ?= $(shell date +%s)
 SEED := $(SEED)
 UV_VERSION := 0.13.8

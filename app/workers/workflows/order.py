@@ -59,16 +59,17 @@ class OrderWorkflow:
         watch = asyncio.create_task(self._watch())
         carried = asyncio.create_task(self._carry())
         cancelling: asyncio.Task[None] | None = None
-        try:
-            while not carried.done():
-                try:
-                    await asyncio.shield(carried)
-                except asyncio.CancelledError:
-                    # Somebody cancelled the workflow, not the order: cancel the order, if it is not too late.
-                    cancelling = cancelling or asyncio.create_task(self._cancel_order())
-        finally:
-            watch.cancel()
-            await workflow.wait([watch])  # nothing may follow the workflow's end
+        while not carried.done():
+            try:
+                await asyncio.shield(carried)
+            except asyncio.CancelledError:
+                # Somebody cancelled the workflow, not the order: cancel the order, if it is not too late.
+                cancelling = cancelling or asyncio.create_task(self._cancel_order())
+            except Exception:  # noqa: BLE001 - told below
+                break
+        # Not in a `finally`: where a worker forgets a workflow, nothing can be waited for any more.
+        watch.cancel()
+        await workflow.wait([watch])  # nothing may follow the workflow's end
         carried.result()
         self._show()
         await workflow.wait_condition(workflow.all_handlers_finished)
