@@ -136,6 +136,7 @@ _ENDPOINT: Final = EndpointDocument(
     enabled=True,
     disabled_reason=None,
     previous_secret_expires_at=None,
+    left_alone_until=None,
     created_at=rfc3339(_AT),
     updated_at=rfc3339(_AT),
 )

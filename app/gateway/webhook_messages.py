@@ -61,7 +61,8 @@ class RotationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class EndpointDocument(msgspec.Struct, frozen=True):
     """An endpoint. `disabled_reason` is `by_hand`, or `gone` where it answered 410.
 
-    Until `previous_secret_expires_at` the secret from before the rotation signs, too.
+    Until `previous_secret_expires_at` the secret from before the rotation signs, too. An endpoint that failed
+    again and again is sent nothing before `left_alone_until`, and then one delivery until one succeeds.
     """
 
     id: str
@@ -72,6 +73,7 @@ class EndpointDocument(msgspec.Struct, frozen=True):
     enabled: bool
     disabled_reason: str | None
     previous_secret_expires_at: str | None
+    left_alone_until: str | None
     created_at: str
     updated_at: str
 
@@ -105,7 +107,7 @@ class DeliveryDocument(msgspec.Struct, frozen=True):
 
 def endpoint_document(endpoint: Endpoint) -> EndpointDocument:
     """An endpoint as its owner sees it."""
-    until = endpoint.previous_until
+    until, alone = endpoint.previous_until, endpoint.left_alone_until
     return EndpointDocument(
         id=endpoint.id,
         url=endpoint.url,
@@ -115,6 +117,7 @@ def endpoint_document(endpoint: Endpoint) -> EndpointDocument:
         enabled=endpoint.is_enabled,
         disabled_reason=endpoint.disabled_reason,
         previous_secret_expires_at=None if until is None else rfc3339(until),
+        left_alone_until=None if alone is None else rfc3339(alone),
         created_at=rfc3339(endpoint.created_at),
         updated_at=rfc3339(endpoint.updated_at),
     )

@@ -11,6 +11,7 @@ from typing import Final
 
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 
 from app.domain.errors import Refusal, Refused, Unavailable
 from app.infra.postgres.answers import Answer, Request, store_answer, stored_answer
@@ -25,7 +26,10 @@ FULL: Final = "too-many-webhook-endpoints"
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """An endpoint as its owner sees it, without its secret. Until `previous_until` the old one signs, too."""
+    """An endpoint as its owner sees it, without its secret. Until `previous_until` the old one signs, too.
+
+    One that fails again and again is sent nothing before `left_alone_until`, and then one delivery at a time.
+    """
 
     id: str
     url: str
@@ -35,6 +39,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     is_enabled: bool
     disabled_reason: str | None
     previous_until: datetime | None
+    left_alone_until: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -135,6 +140,7 @@ class WebhookEndpoints:
             assert row is not None
             if wanted.url is not None or wanted.is_enabled:
                 await connection.execute(SQL["close_breaker"], identity)
+                return replace(_endpoint(row), left_alone_until=None)
             return _endpoint(row)
 
     async def delete(self, identity: str, customer_id: str | None) -> bool:

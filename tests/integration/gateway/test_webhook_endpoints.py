@@ -14,7 +14,12 @@ from tests.integration.gateway.served import Gateway, problem, serving
 PATH = "/v1/webhook-endpoints"
 URL = "https://hooks.example.com/in?shop=1"
 ALL = ("webhooks:read", "webhooks:write", "orders:read", "products:read", "inventory:read")
-NOT_SHOWN = {"disabled_reason": None, "previous_secret_expires_at": None, "enabled": True}
+NOT_SHOWN = {
+    "disabled_reason": None,
+    "previous_secret_expires_at": None,
+    "left_alone_until": None,
+    "enabled": True,
+}
 
 
 async def make(gateway: Gateway, headers: dict[str, str] | None = None, **said: Any) -> dict[str, Any]:
@@ -161,6 +166,30 @@ async def test_a_secret_is_rotated_and_the_old_one_lasts_a_day(gateway: Gateway)
     assert short.json()["secret"] != answer.json()["secret"]
     problem(await gateway.post(path, {"overlap_s": -1}), 422, "invalid-request", "/overlap_s")
     problem(await gateway.client.post(path), 400, "idempotency-key-missing")
+
+
+async def test_an_endpoint_that_is_left_alone_says_until_when(gateway: Gateway):
+    """Alone and in the list; somebody who enables it anew begins afresh."""
+    one = (await make(gateway))["endpoint"]
+    path = f"{PATH}/{one['id']}"
+    await gateway.database.execute(
+        "INSERT INTO webhook_breakers (endpoint_id, failures, openings, open_until)"
+        " VALUES ($1, 5, 1, '2100-01-01T00:00:00Z')",
+        one["id"],
+    )
+    shown = (await gateway.client.get(path)).json()
+    assert shown["left_alone_until"] == "2100-01-01T00:00:00.000000Z"
+    assert (await gateway.client.get(PATH)).json()["items"] == [shown]
+    again = await gateway.client.patch(path, json={"enabled": True})
+    assert again.json()["left_alone_until"] is None
+    assert (await gateway.client.get(path)).json()["left_alone_until"] is None
+
+
+async def test_greetings_of_one_second_differ(gateway: Gateway):
+    """Whoever keeps the highest sequence takes both."""
+    path = f"{PATH}/{(await make(gateway))['endpoint']['id']}/test"
+    events = [(await gateway.post(path)).json()["event_id"] for _ in range(3)]
+    assert len(set(events)) == len(events)
 
 
 async def test_the_log_shows_what_became_of_each_delivery(gateway: Gateway):

@@ -102,9 +102,10 @@ UPDATE webhook_deliveries SET state = 'pending', round = round + 1, next_at = no
 WHERE id = $1 AND endpoint_id = $2
 RETURNING *;
 
--- test: a delivery of nothing but a greeting
+-- test: a delivery of nothing but a greeting; two of one second have sequences of their own
 INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at)
-VALUES ($1, $2, $2, extract(epoch FROM now())::int, $3, now())
+SELECT $1, $2, $2, greatest(extract(epoch FROM now())::int, 1 + max(sequence)), $3, now()
+FROM webhook_deliveries WHERE endpoint_id = $2 AND subject = $2
 RETURNING *;
 
 -- revive: deliveries whose time is long over, so nobody carries them; none while jobs wait for long: then it is

@@ -1,7 +1,8 @@
 -- add: an endpoint
 INSERT INTO webhook_endpoints (id, url, description, event_types, customer_id, secret)
 VALUES ($1, $2, $3, $4, $5, $6)
-RETURNING *;
+RETURNING *,
+    (SELECT open_until FROM webhook_breakers WHERE endpoint_id = id) AS left_alone_until;
 
 -- one_by_one: whoever adds one for this customer waits for who is adding one
 SELECT pg_advisory_xact_lock(hashtextextended('webhook_endpoints/' || coalesce($1, ''), 0));
@@ -10,7 +11,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('webhook_endpoints/' || coalesce($
 SELECT count(*) FROM webhook_endpoints WHERE customer_id IS NOT DISTINCT FROM $1 AND deleted_at IS NULL;
 
 -- one: an endpoint, as one may see it who is bound to a customer, or to none
-SELECT * FROM webhook_endpoints
+SELECT *, (SELECT open_until FROM webhook_breakers WHERE endpoint_id = id) AS left_alone_until
+FROM webhook_endpoints
 WHERE id = $1 AND deleted_at IS NULL AND ($2::text IS NULL OR customer_id = $2);
 
 -- lock: the same, locked until the transaction ends
@@ -18,7 +20,8 @@ SELECT * FROM webhook_endpoints
 WHERE id = $1 AND deleted_at IS NULL AND ($2::text IS NULL OR customer_id = $2) FOR NO KEY UPDATE;
 
 -- page: endpoints in order of their ids, which is that of their making
-SELECT * FROM webhook_endpoints
+SELECT *, (SELECT open_until FROM webhook_breakers WHERE endpoint_id = id) AS left_alone_until
+FROM webhook_endpoints
 WHERE id > $1 AND deleted_at IS NULL AND ($2::text IS NULL OR customer_id = $2) ORDER BY id LIMIT $3;
 
 -- change: what may be changed; null leaves it as it is
@@ -29,13 +32,15 @@ UPDATE webhook_endpoints SET
         ELSE disabled_reason END,
     updated_at = now()
 WHERE id = $1
-RETURNING *;
+RETURNING *,
+    (SELECT open_until FROM webhook_breakers WHERE endpoint_id = id) AS left_alone_until;
 
 -- rotate: a new secret; the old one signs beside it for a while
 UPDATE webhook_endpoints SET previous_secret = secret,
     previous_until = now() + make_interval(secs => $3), secret = $2, updated_at = now()
 WHERE id = $1
-RETURNING *;
+RETURNING *,
+    (SELECT open_until FROM webhook_breakers WHERE endpoint_id = id) AS left_alone_until;
 
 -- delete: nothing is sent to it any more; what its owner said of it is forgotten
 UPDATE webhook_endpoints SET deleted_at = now(), is_enabled = false, url = '', description = '', secret = '',
