@@ -9,6 +9,8 @@ from tests.acceptance.shop import Shop
 
 RACES = (50, pytest.param(200, marks=pytest.mark.full))
 BATCH = 10
+RACES_MAX = 200
+"""As many at the most until both have won: at first nobody knows how long this machine takes."""
 
 
 @pytest.mark.parametrize("races", RACES)
@@ -17,7 +19,7 @@ async def test_of_many_cancellations_each_has_one_winner(shop: Shop, races: int)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    await shop.stock(f"race-{races}", 10 * races)
+    await shop.stock(f"race-{races}", 10 * RACES_MAX)
 
     async def race(number: int, delay_s: float) -> tuple[str, int]:
         answer = await shop.place(f"race-{races}-{number}", f"race-{races}")
@@ -30,7 +32,9 @@ async def test_of_many_cancellations_each_has_one_winner(shop: Shop, races: int)
 
     answers: dict[str, int] = {}
     longest_s = 0.6
-    for first in range(0, races, BATCH):
+    for first in range(0, RACES_MAX, BATCH):
+        if first >= races and set(answers.values()) == {200, 409}:
+            break
         batch = (race(number, dice.uniform(0, longest_s)) for number in range(first, first + BATCH))
         ended = dict(await asyncio.gather(*batch))
         answers |= ended
@@ -44,4 +48,4 @@ async def test_of_many_cancellations_each_has_one_winner(shop: Shop, races: int)
         assert order["status"] == expected
         captured = order["payment"]["captured"]["amount"]
         assert captured == (order["totals"]["total"]["amount"] if expected == "completed" else 0)
-    assert sum(outcome.values()) == races
+    assert sum(outcome.values()) == len(answers) >= races
