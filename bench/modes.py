@@ -53,7 +53,7 @@ def modes(
     files.create()
     files.place("sandbox").mkdir(exist_ok=True)
     names = ("gateway", "worker", "consumer", "sandbox")
-    ports = {name: any_free() for name in names}
+    ports = {name: any_free() for name in (*names, "smtp")}
     ports |= {"redis": redis_port, "temporal": temporal_port or any_free()}
     return Modes(setting, Plan(files, f"bench-{secrets.token_hex(4)}", ports, files.secrets()), dsn)
 
