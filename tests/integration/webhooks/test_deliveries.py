@@ -227,6 +227,25 @@ async def test_an_endpoint_that_fails_again_and_again_is_left_alone(world: World
         assert isinstance(await world.deliveries.begin(one, 1, may_wait=True), Post)
 
 
+async def test_who_has_waited_long_for_an_endpoint_waits_as_long_again(world: World):
+    """Else all who wait would look each time that it is tried; up to a quarter of an hour."""
+    ids = await pending(world, BREAKER_FAILURES + 3)
+    for one in ids[:BREAKER_FAILURES]:
+        await world.attempt(one, 500)
+    places = []
+    for one, minutes in zip(ids[BREAKER_FAILURES:], (0, 5, 600), strict=True):
+        await world.database.execute(
+            "UPDATE webhook_deliveries SET created_at = now() - make_interval(mins => $2) WHERE id = $1",
+            one,
+            minutes,
+        )
+        waiting = await world.deliveries.begin(one, 1, may_wait=True)
+        assert isinstance(waiting, Outcome)
+        places.append(waiting.again_in_s)
+    assert places[0] < 60
+    assert places[1:] == pytest.approx([300, 900], abs=20)
+
+
 async def test_of_many_at_once_one_tries_an_endpoint_that_was_left_alone(world: World):
     """However many workers there are."""
     ids = await pending(world, 12)

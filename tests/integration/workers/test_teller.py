@@ -13,6 +13,7 @@ from app.infra.postgres import workflow_jobs
 from app.infra.postgres.pool import Database
 from app.infra.postgres.workflow_jobs import WorkflowJob, WorkflowJobs
 from app.workers.teller import Teller
+from tests.integration.workers.accepted import accept
 from tests.integration.workers.poll import Poll
 
 WAIT_S = 20.0
@@ -66,6 +67,18 @@ async def test_a_job_of_a_transaction_that_was_undone_is_none(database: Database
             await workflow_jobs.add(connection, [job()])
             raise ZeroDivisionError
     assert await rows(database) == 0
+
+
+async def test_replays_go_before_webhooks_and_orders_before_both(database: Database) -> None:
+    """However many webhooks wait; and while orders wait to be started, little else is."""
+    jobs = WorkflowJobs(database, t.JOBS)
+    await add(database, *(job() for _ in range(40)), job(kind=t.JOB_REPLAY))
+    await accept(database)
+    await database.execute("UPDATE workflow_outbox SET created_at = now() - interval '5 seconds'")
+    claimed = await jobs.claim(20, 0.0)
+    assert [one.kind for one in claimed] == [t.JOB_REPLAY, *[t.JOB_WEBHOOK] * 7]
+    await database.execute("DELETE FROM workflow_outbox")
+    assert len(await jobs.claim(20, 10.0)) == 20
 
 
 async def test_a_job_that_is_told_twice_starts_once(
