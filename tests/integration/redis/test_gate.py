@@ -1,144 +1,25 @@
 """The sold-out gate: its counts are PostgreSQL's soon after anything went wrong with them."""
 
 import asyncio
-import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
 
-import psutil
 import pytest
 
 from app.contracts import admission as keys
-from app.hotpath.address import Address
-from app.hotpath.admission import Admission, Verdict
-from app.hotpath.admission_policy import Policy
-from app.hotpath.buckets import Buckets
 from app.hotpath.client import Client
-from app.infra.postgres.pool import Database
-from app.infra.postgres.shelves import PostgresShelves
 from app.infra.redis.gate import Gate
-from app.infra.redis.gate_counts import GateCounts
 from tests.integration.redis.books import Books
-
-ENVIRONMENT = "test"
-COUNTS = keys.gate(ENVIRONMENT, "counts")
-PLENTY = Policy("write", 1_000_000)
-NUMBERS = itertools.count()
-MANY_SKUS = (
-    """INSERT INTO products (sku, name, amount, currency)
-    SELECT 'sku-' || lpad(n::text, 6, '0'), 'One of many', 100, 'USD' FROM generate_series(0, 99999) n""",
-    """INSERT INTO stock (sku, warehouse, on_hand)
-    SELECT sku, warehouse, right(sku, 2)::int % 50 FROM products, unnest('{a,b}'::text[]) warehouse""",
-    "ANALYZE",
+from tests.integration.redis.counted import (
+    COUNTS,
+    ENVIRONMENT,
+    admit,
+    asked,
+    connected,
+    shows,
+    until,
 )
-
-
-@asynccontextmanager
-async def connected(url: str, name: str) -> AsyncIterator[Client]:
-    """A client that is up."""
-    async with Client(Address.parse(url), name=name) as client:
-        assert await client.ready(10)
-        yield client
-
-
-@pytest.fixture
-async def client(valkey) -> AsyncIterator[Client]:
-    """Of a server that may be flushed."""
-    async with connected(valkey.url, "gate") as client:
-        yield client
-
-
-@pytest.fixture
-def books() -> Books:
-    """What PostgreSQL knows."""
-    return Books(cup=5, pot=0)
-
-
-@pytest.fixture
-async def gate(client, books) -> AsyncIterator[Gate]:
-    """Of one process, ready."""
-    async with Gate(client, books, ENVIRONMENT) as opened:
-        await until(lambda: shows(client, cup=5, pot=0))
-        yield opened
-
-
-async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 10) -> float:
-    """Wait until something is so; the seconds it took."""
-    started = time.perf_counter()
-    async with asyncio.timeout(within_s):
-        while not await condition():
-            await asyncio.sleep(0.005)
-    return time.perf_counter() - started
-
-
-async def counted(client: Client) -> dict[str, int] | None:
-    """The counts; None where there are none."""
-    found = await client.execute("HGETALL", COUNTS)
-    counts = {sku.decode(): int(count) for sku, count in found.items() if not sku.startswith(b":")}
-    return counts if b":generation" in found else None
-
-
-async def shows(client: Client, **counts: int) -> bool:
-    """Whether these are the counts."""
-    return await counted(client) == counts
-
-
-async def admit(client: Client, gate: Gate, wanted: dict[str, int]) -> Verdict:
-    """Ask the gate, and tell it what came of it, as the gateway does."""
-    verdict = await Admission(client, Buckets()).admit(
-        "caller",
-        PLENTY,
-        ("{caller}:limit", f"{{caller}}:answer:{next(NUMBERS)}", COUNTS, keys.gate(ENVIRONMENT, "passed")),
-        body_hash=b"h" * 32,
-        items=tuple(wanted),
-        quantities=tuple(wanted.values()),
-    )
-    if verdict.is_open:
-        gate.missing()
-    elif verdict.sold_out:
-        gate.look_again(verdict.sold_out)
-    elif not verdict.is_known:
-        gate.unknown(wanted)
-    return verdict
-
-
-async def test_the_gate_is_ready_before_anybody_comes(gate: Gate, books: Books):
-    """One question for everything there is."""
-    assert books.questions == [None]
-
-
-async def test_a_flushed_gate_lets_pass_and_is_made_anew(gate: Gate, client: Client, books: Books):
-    """What passed meanwhile, committed or not, is not there any more."""
-    books.delay_s = 0.1
-    await client.execute("FLUSHALL")
-    assert (await admit(client, gate, {"cup": 2})).is_open
-    await until(lambda: asked(books, 2))
-    assert (await admit(client, gate, {"cup": 1})).is_open
-    assert await until(lambda: shows(client, cup=2, pot=0)) < 1
-    books.sold["cup"] = 3  # they were committed late
-    await until(lambda: asked(books, 3))
-    await until(lambda: shows(client, cup=2, pot=0))
-    assert books.questions[2:] == [{"cup"}]
-
-
-async def asked(books: Books, times: int) -> bool:
-    """Whether PostgreSQL was asked so often."""
-    return len(books.questions) >= times
-
-
-async def test_what_passed_and_was_committed_in_time_is_not_missed_twice_for_long(
-    gate: Gate, client: Client, books: Books
-):
-    """The gate looks again at what passed while it was made."""
-    books.delay_s = 0.1
-    await client.execute("FLUSHALL")
-    assert (await admit(client, gate, {"cup": 2})).is_open
-    books.sold["cup"] = 2
-    await until(lambda: shows(client, cup=1, pot=0))
-    assert await until(lambda: shows(client, cup=3, pot=0)) < 1
 
 
 async def test_pieces_that_were_taken_and_committed_late_are_not_shown_for_long(
@@ -159,62 +40,6 @@ async def test_what_is_given_back_is_there_for_the_next_request(gate: Gate, clie
         assert (await admit(client, gate, {"cup": 5})).is_known
         gate.give_back([("cup", 5)])
         await client.execute("PING")  # what its caller is told takes longer than this
-
-
-async def test_many_processes_make_it_once(client: Client, valkey, books: Books):
-    """The others wait, and then use what is there."""
-    books.delay_s = 0.05
-    async with (
-        connected(valkey.url, "other") as other,
-        Gate(client, books, ENVIRONMENT) as first,
-        Gate(other, books, ENVIRONMENT) as second,
-        Gate(other, books, ENVIRONMENT) as third,
-    ):
-        await until(lambda: shows(client, cup=5, pot=0))
-        for _ in range(3):
-            before = len(books.questions)
-            await client.execute("FLUSHALL")
-            for process in (first, second, third):
-                process.missing()
-            await until(lambda: shows(client, cup=5, pot=0))
-            await until(lambda: nobody_rebuilds(client))
-            assert books.questions[before:] == [None]
-
-
-async def nobody_rebuilds(client: Client) -> bool:
-    """Whether the lock is free."""
-    return await client.execute("EXISTS", keys.gate(ENVIRONMENT, "rebuilding")) == 0
-
-
-async def test_a_builder_that_dies_is_followed_by_another(gate: Gate, client: Client, books: Books):
-    """Its lock does not outlive it for long, and what it had begun is nobody's."""
-    counts = GateCounts(client, ENVIRONMENT)
-    token = await counts.lock()
-    await client.execute("DEL", COUNTS)
-    gate.missing()
-    assert await until(lambda: shows(client, cup=5, pot=0)) < 3
-    assert await counts.replace(token, {"cup": 99}) is None
-    assert await shows(client, cup=5, pot=0)
-
-
-async def test_counts_of_another_life_of_the_server_are_given_up(gate: Gate, client: Client, books: Books):
-    """A snapshot from before a crash, or a replica that lagged, would sell what is gone."""
-    await client.execute("HSET", COUNTS, ":server", "another", "cup", 50)
-    gate.missing()  # as on every new connection
-    assert await until(lambda: shows(client, cup=5, pot=0)) < 1
-
-
-async def test_a_server_that_died_is_counted_for_anew(gate: Gate, client: Client, valkey):
-    """By itself, once it is back."""
-    await valkey.kill()
-    await valkey.start()
-    await until(lambda: up(client))
-    assert await until(lambda: shows(client, cup=5, pot=0)) < 2
-
-
-async def up(client: Client) -> bool:
-    """Whether the client is."""
-    return client.is_up
 
 
 async def test_what_is_refused_wrongly_is_sold_within_a_second(gate: Gate, client: Client, books: Books):
@@ -356,127 +181,12 @@ async def test_a_new_product_appears_by_itself(gate: Gate, client: Client, books
     assert await until(lambda: shows(client, cup=5, pot=0, jug=7)) < 1
 
 
-async def test_counts_that_were_spoilt_are_made_anew(gate: Gate, client: Client):
-    """Whatever stands in their place."""
-    await client.execute("SET", COUNTS, "spoilt")
-    gate.broken()
-    assert await until(lambda: counts_are(client, cup=5, pot=0)) < 1
-
-
-async def counts_are(client: Client, **counts: int) -> bool:
-    """Whether these are the counts, and counts at all."""
-    return await client.execute("TYPE", COUNTS) == b"hash" and await shows(client, **counts)
-
-
-async def test_too_many_to_look_at_are_all_made_anew(
-    gate: Gate, client: Client, books: Books, monkeypatch: pytest.MonkeyPatch
-):
-    """What waits is bounded."""
-    monkeypatch.setattr("app.infra.redis.gate.NOTED_MAX", 10)
-    before = len(books.questions)
-    gate.look_again(names(20))
-    await until(lambda: asked(books, before + 1))
-    assert books.questions[before] is None
-
-
-def names(count: int) -> Iterable[str]:
-    """SKUs that nobody has."""
-    return (f"ghost-{number}" for number in range(count))
-
-
-async def test_postgres_away_leaves_the_gate_open(client: Client, books: Books):
-    """It is made when PostgreSQL is back."""
-    books.is_away = True
-    async with Gate(client, books, ENVIRONMENT) as gate:
-        await until(lambda: asked(books, 2))
-        assert (await admit(client, gate, {"pot": 1})).is_open
-        books.is_away = False
-        assert await until(lambda: has_counts(client)) < 1
-
-
-async def has_counts(client: Client) -> bool:
-    """Whether there are any."""
-    return await counted(client) is not None
-
-
 async def test_what_was_to_be_given_back_is_given_back_at_the_end(client: Client, gate: Gate, books: Books):
     """A process that stops owes nothing."""
     await admit(client, gate, {"cup": 3})
     async with Gate(client, books, ENVIRONMENT) as ending:
         ending.give_back((("cup", 3),))
     assert await shows(client, cup=5, pot=0)
-
-
-async def test_a_hundred_thousand_skus_are_counted_within_a_second(
-    client: Client, valkey, postgres_server, database_url: str
-):
-    """From PostgreSQL. The machine may be busy, so the processors' time of all who take part will do.
-
-    And the best of three, because what a busy neighbour does to the processors' caches counts as theirs.
-    """
-    database = await Database(database_url, size=2, name="gate").open()
-    for statement in MANY_SKUS:
-        await database.execute(statement)
-    waits: list[float] = []
-    rounds: list[float] = []
-
-    async def is_counted() -> bool:
-        started = time.perf_counter()
-        verdict = await admit(client, gate, {"sku-000049": 1})
-        waits.append(time.perf_counter() - started)
-        return verdict.is_known
-
-    async with Gate(client, PostgresShelves(database), ENVIRONMENT) as gate:
-        await until(is_counted, 30)
-        for _ in range(3):
-            await until(lambda: nobody_rebuilds(client))
-            await client.execute("FLUSHALL")
-            waits.clear()
-            before_s = processors_s(valkey.pid, postgres_server.pid)
-            took_s = await until(is_counted, 30)
-            used_s = processors_s(valkey.pid, postgres_server.pid) - before_s
-            rounds.append(min(took_s, used_s))
-            print(f"{took_s:.3f} s, {used_s:.3f} s of processors; the longest wait: {max(waits):.3f} s")
-            assert await client.execute("HLEN", COUNTS) == 100_003
-            assert await client.execute("HMGET", COUNTS, "sku-000048", "sku-000100", "sku-099999") == [
-                b"96",
-                b"0",
-                b"98",
-            ]
-    await database.close()
-    assert min(rounds) < 1
-
-
-def processors_s(*pids: int) -> float:
-    """Processors' time of this process, and of others with their children, so far."""
-    total_s = time.process_time()
-    for pid in pids:
-        server = psutil.Process(pid)
-        for process in (server, *server.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):  # a child that ended just now: what it used is not counted
-                total_s += sum(process.cpu_times()[:2])
-    return total_s
-
-
-@pytest.mark.parametrize("wrong", [("SET", "x"), ("HSET", "cup", "x")])
-async def test_what_passed_is_thrown_away_where_it_cannot_be_counted(
-    gate: Gate, client: Client, wrong: tuple[str, ...]
-):
-    """Somebody wrote something else there: the counts come back without it."""
-    command, *what = wrong
-    await client.execute("DEL", COUNTS)
-    await client.execute(command, keys.gate(ENVIRONMENT, "passed"), *what)
-    gate.missing()
-    await until(lambda: shows(client, cup=5, pot=0))
-
-
-@pytest.mark.parametrize("ends", [(), ("PX", 3_600_000)], ids=["never", "in an hour"])
-async def test_a_lock_that_would_not_end_is_broken(gate: Gate, client: Client, ends: tuple[str | int, ...]):
-    """Somebody else wrote it, or the server's clock was set back."""
-    await client.execute("DEL", COUNTS)
-    await client.execute("SET", keys.gate(ENVIRONMENT, "rebuilding"), "x", *ends)
-    gate.missing()
-    await until(lambda: shows(client, cup=5, pot=0))
 
 
 @pytest.mark.parametrize("ends", [(), ("PX", 3_600_000)], ids=["never", "in an hour"])
