@@ -216,7 +216,7 @@ async def _list(database: Database, asked: argparse.Namespace) -> int:
         return 0
     for replay in found:
         lines.say(
-            f"{replay.id}  {replay.created_at:%Y-%m-%d %H:%M}  {replay.handler}  {lines.how_far(replay)}"
+            f"{replay.id}  {replay.created_at:%Y-%m-%d %H:%M}Z  {replay.handler}  {lines.how_far(replay)}"
         )
     if not found:
         lines.say("there are no replays")

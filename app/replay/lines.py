@@ -1,5 +1,6 @@
 """What `holdfast replay` says: how far it is, the rows that differ, what they come to, and how it ended."""
 
+import re
 import sys
 from collections.abc import Sequence
 from time import monotonic
@@ -17,6 +18,8 @@ LINE_INTERVAL_S: Final = 2.0
 ROWS_MAX: Final = 20
 """So many rows are said on a terminal; `--json` and HTTP have them all."""
 _DIGITS: Final = 12
+_UTC: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)\+00:00\Z")
+"""A time as PostgreSQL writes it in JSON."""
 
 
 class Following(Protocol):
@@ -130,7 +133,7 @@ def tell(replay: Replay, changes: Sequence[Change]) -> None:
 
 def row(change: Change) -> str:
     """A change in a line."""
-    which = " ".join(str(value) for value in change.key.values() if value != "")
+    which = " ".join(_name(value) for value in change.key.values() if value != "")
     if change.before is None or change.after is None:
         what, row_ = ("missing", change.after) if change.before is None else ("too much", change.before)
         return f"{which}  {what}: " + "  ".join(f"{n} {_text(v)}" for n, v in (row_ or {}).items() if v)
@@ -165,6 +168,13 @@ def _rows(number: int) -> str:
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - whatever a row holds
-    if isinstance(value, str | int):
-        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return _name(value)
+
+
+def _name(value: Any) -> str:  # noqa: ANN401 - whatever a row is found by
+    """As it is, but times with a Z."""
+    if isinstance(value, str):
+        return _UTC.sub(r"\1Z", value)
     return msgspec.json.encode(value).decode()

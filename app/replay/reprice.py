@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from app.contracts import price_lists
+from app.contracts.documents import rfc3339
 from app.contracts.price_lists import LIST_NAME, ListedPrice, PriceList, WrongPriceList
 from app.domain import events as e
 from app.domain.errors import Fault, Refusal, Refused, Unavailable
@@ -101,7 +102,7 @@ class Reprice:
         left_out = await span.left_out(LEFT_OUT_SHOWN)
         return {
             "price_list": _price_list(replay.parameters).name,
-            "accepted_before": span.until.isoformat(),
+            "accepted_before": rfc3339(span.until),
             "orders": replay.done,
             "affected": replay.changes,
             "sums": await replays.sums(connection, replay.id, ("currency",)),

@@ -102,8 +102,8 @@ def month_of(text: str) -> date:
 
 
 def shown(month: date) -> str:
-    """A month as people write it."""
-    return f"{month:%Y-%m}"
+    """A month as people write it, of early years too (which `%Y` does not fill with zeros)."""
+    return f"{month.year:04}-{month.month:02}"
 
 
 def after(month: date, months: int = 1) -> date:

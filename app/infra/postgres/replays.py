@@ -36,7 +36,7 @@ STATES: Final = (
 )  # fmt: skip
 ENDED: Final = frozenset({SHOWN, APPLIED, REFUSED, CANCELLED, FAILED})
 """The states in which nothing goes on by itself."""
-_BEFORE_APPLYING: Final = frozenset({WAITING, READING, COMPARING, SHOWN})
+_UNFINISHED: Final = frozenset({WAITING, READING, COMPARING, SHOWN, CHECKING, APPLYING})
 
 NOT_NOW: Final = "replay-not-now"
 ALONE: Final = "replays_are_applied_alone"
@@ -212,12 +212,18 @@ async def ask_to_apply(connection: Connection, id: str) -> Replay:
 
 
 async def cancel(connection: Connection, id: str) -> Replay:
-    """Stop a replay that is not being applied. Asking again is nothing new. Raises LookupError, Refused."""
+    """Stop a replay that has changed nothing yet. Asking again is nothing new. Raises LookupError, Refused.
+
+    Each piece of work holds the lock, so what this sees of one that is being applied is what will have been.
+    """
     replay = await lock(connection, id)
     if replay.state == CANCELLED:
         return replay
-    if replay.state not in _BEFORE_APPLYING:
+    if replay.state not in _UNFINISHED:
         raise Refused(Refusal(NOT_NOW, f"This replay is {replay.state}: it can only be stopped before."))
+    if replay.applied:
+        detail = f"This replay has changed {replay.applied} of {replay.changes} rows already: it goes on."
+        raise Refused(Refusal(NOT_NOW, detail))
     row = await connection.fetchrow(SQL["cancel"], id)
     assert row is not None
     await _tell(connection, id, "/end")  # somebody clears away what it needed

@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.errors import Refused, Unavailable
 from app.infra.postgres import dead_letters
-from app.infra.postgres.replays import Asked, ask_to_apply
+from app.infra.postgres.replays import Asked, ask_to_apply, cancel
 from app.replay.here import carried_here
 from app.replay.projection import Rebuild
 from tests.integration.replay.past import LIVE, Past
@@ -201,6 +201,47 @@ async def test_two_of_one_handler_are_not_applied_at_once(past: Past):
         await past.carry(second)
     assert (await past.carry(first.id)).state == "applied"
     assert (await past.carry(second)).state == "applied"
+
+
+async def cancelled(past: Past, replay: str) -> None:
+    """Somebody stops it."""
+    async with past.database.transaction() as connection:
+        await cancel(connection, replay)
+
+
+async def test_one_that_is_looked_at_again_is_stopped_before_it_changes_anything(past: Past, monkeypatch):
+    """In the middle of the look, and behind it: the rows stay, the shadow goes, another may be applied."""
+    await past.happens(6)
+    await past.consume()
+    await past.database.execute("UPDATE analytics_minutes SET value = value + 1")
+    wrong = await past.live("analytics")
+    monkeypatch.setattr(Rebuild, "changes_at_once", 2)
+    for state in ("checking", "applying"):
+        replay = await past.ask("analytics", is_applied=True)
+        await past.until(replay, state)
+        if state == "checking":
+            await past.step(replay)
+            assert 0 < (await past.one(replay)).checked < (await past.one(replay)).changes
+        await cancelled(past, replay)
+        stopped = await past.carry(replay)
+        assert (stopped.state, stopped.applied) == ("cancelled", 0)
+        assert await past.live("analytics") == wrong
+        assert not await past.shadows()
+    assert (await past.run("analytics", is_applied=True)).state == "applied"
+
+
+async def test_one_that_has_changed_something_goes_on(past: Past, monkeypatch):
+    """Half of it would be neither what was nor what was shown."""
+    await past.happens(6)
+    await past.consume()
+    await past.database.execute("UPDATE analytics_minutes SET value = value + 1")
+    monkeypatch.setattr(Rebuild, "changes_at_once", 2)
+    replay = await past.ask("analytics", is_applied=True)
+    await past.until(replay, "applying")
+    await past.step(replay)
+    with pytest.raises(Refused, match="has changed 2 of"):
+        await cancelled(past, replay)
+    assert (await past.carry(replay)).state == "applied"
 
 
 async def test_many_rows_are_applied_some_at_a_time(past: Past, monkeypatch):
