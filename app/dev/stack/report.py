@@ -28,9 +28,12 @@ def summary(document: dict[str, Any], headline: str) -> str:
         f"  {name:<12} {value}" + (f"   ({note})" if note else "") for name, value, note in rows if value
     ]
     if document["gateway"]["pids"]:
-        lines += ["", "The variables that the documents use:", "", names(document)]
-        lines += ["", "Place a first order:", "", first_order(document)]
+        lines += [*_names(document), "", "Place a first order:", "", first_order(document)]
     return "\n".join(lines)
+
+
+def _names(document: dict[str, Any]) -> list[str]:
+    return ["", "The variables that the documents use:", "", names(document)]
 
 
 def names(document: dict[str, Any]) -> str:
@@ -71,7 +74,7 @@ def first_order(document: dict[str, Any]) -> str:
 
 
 def status(document: dict[str, Any]) -> str:
-    """What runs, a line for each process."""
+    """What runs, a line for each process; where there is a gateway, also what one needs to talk to it."""
     addresses = {
         "gateway": document["gateway"]["url"],
         "worker": document["worker"]["health_url"],
@@ -88,8 +91,13 @@ def status(document: dict[str, Any]) -> str:
         pids = document[name]["pids"] if "pids" in document[name] else [document[name]["pid"]]
         pid = next((f"pid {pid}" for pid in pids if pid is not None), "-")
         lines.append(f"  {name:<9} {pid:<12} {_condition(name, document) or address}")
+    for name, value in (("mails", document["mails"]["url"]), ("API key", document["api_key"])):
+        if value:
+            lines.append(f"  {name:<9} {'':<12} {value}")
+    if document["gateway"]["pids"]:
+        lines += _names(document)
     if document["state"] == "degraded":
-        lines.append(_advice(document))
+        lines += ["", _advice(document)]
     return "\n".join(lines)
 
 
