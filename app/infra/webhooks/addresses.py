@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from app.infra.webhooks.faults import SaidError
+
 URL_CHARACTERS_MAX: Final = 2048
 HTTPS_PORT: Final = 443
 OPEN_PORTS_FROM: Final = 1024
@@ -132,7 +134,7 @@ async def addresses_of(target: Target, resolve: Resolve, *, private_allowed: boo
     if not private_allowed and not all(is_public(address) for address in found):
         raise ForbiddenError("the host has an address that is not of the public internet")
     if not found:
-        raise OSError("the host has no address")
+        raise SaidError("the host has no address")
     return found
 
 
@@ -158,7 +160,7 @@ def _look_up(host: str, port: int) -> list[tuple[object, object, object, str, tu
     try:
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except UnicodeError:  # of what is no name it says so
-        raise OSError("the host has no name that can be looked up") from None
+        raise SaidError("the host has no name that can be looked up") from None
 
 
 def _is_address(host: str) -> bool:

@@ -15,6 +15,7 @@ import h11
 
 from app.domain.webhooks import Post, Receipt, signature
 from app.infra.webhooks.addresses import ForbiddenError, Resolve, Resolver, Target, addresses_of, target_of
+from app.infra.webhooks.faults import SaidError, words_of
 
 TIMEOUT_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -24,7 +25,6 @@ REST_BYTES_MAX: Final = 64 * 1024
 REST_TIMEOUT_S: Final = 1.0
 """How much of a body, and how long, is listened to once the status is known: only for courtesy."""
 RETRY_AFTER_S_MAX: Final = 24 * 3600.0
-ERROR_CHARACTERS_MAX: Final = 200
 _AGENT: Final = "Holdfast-Webhooks/1"
 _READ_BYTES: Final = 16 * 1024
 
@@ -67,9 +67,9 @@ class HttpSender:
         except ForbiddenError as error:
             return Receipt(None, str(error))
         except TimeoutError:
-            return Receipt(None, f"no answer within {self._timeout_s:g} s")
+            return Receipt(None, f"timed out after {self._timeout_s:g} s without an answer")
         except (OSError, EOFError, h11.ProtocolError) as error:
-            return Receipt(None, f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX])
+            return Receipt(None, words_of(error))
 
     def close(self) -> None:
         """End the threads that resolve names."""
@@ -79,7 +79,7 @@ class HttpSender:
         """A connection to one of the addresses that were looked at."""
         addresses = await addresses_of(target, self._resolve, private_allowed=self._private_allowed)
         tls = self._tls if target.is_secure else None
-        failed: OSError = OSError("no address")
+        failed: OSError = SaidError("the host has no address")
         for address in addresses:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -87,7 +87,7 @@ class HttpSender:
                         address, target.port, ssl=tls, server_hostname=target.host if tls else None
                     )
             except TimeoutError:
-                failed = OSError(f"{address} does not answer")
+                failed = SaidError(f"timed out after {CONNECT_TIMEOUT_S:g} s while connecting")
             except OSError as error:
                 failed = error
         raise failed
@@ -141,9 +141,12 @@ async def _head(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Respo
         if isinstance(event, h11.Response):
             return event
         if event is h11.NEED_DATA:
-            http.receive_data(await reader.read(_READ_BYTES))
+            data = await reader.read(_READ_BYTES)
+            if not data:
+                raise EOFError
+            http.receive_data(data)
         elif not isinstance(event, h11.InformationalResponse):
-            raise EOFError("closed before the answer")
+            raise EOFError
 
 
 async def _swallow(http: h11.Connection, reader: asyncio.StreamReader) -> None:
