@@ -79,7 +79,8 @@ lock: environment
 	$(COMPILE) --extra sandbox --constraint requirements/image.lock --output-file requirements/sandbox.lock
 	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
 	$(COMPILE) --extra bench --constraint requirements/dev.lock --output-file requirements/bench.lock
-	$(subst pyproject.toml,requirements/policy.in,$(COMPILE)) --output-file requirements/policy.lock
+	$(foreach tool,policy sbom,$(subst pyproject.toml,requirements/$(tool).in,$(COMPILE)) \
+		--output-file requirements/$(tool).lock;)
 
 clean:
 	@if [ -f .venv/.installed ]; then .venv/bin/holdfast down || true; fi

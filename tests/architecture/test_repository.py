@@ -63,7 +63,7 @@ def test_no_file_names_a_folder_of_one_machine():
     } == {}
 
 
-@pytest.mark.parametrize("lock", ["image.lock", "dev.lock", "policy.lock"])
+@pytest.mark.parametrize("lock", ["image.lock", "dev.lock", "policy.lock", "sbom.lock"])
 def test_locks_have_a_hash_for_everything_and_no_address(lock: str):
     """Whatever index delivers a file, it is the file that was tested."""
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_every_target_of_make_explains_itself():
     assert set(targets) - {"all", "environment", "help"} == set(explained)
 
 
-@pytest.mark.parametrize("script", [".ci/run", "requirements/environment.sh", "requirements/policy.sh"])
+@pytest.mark.parametrize("script", [".ci/run", "requirements/environment.sh", "requirements/tool.sh"])
 def test_scripts_can_be_run(script: str):
     """A script that lost its executable bit works on its author's machine only."""
     assert Path(ROOT, script).stat().st_mode & 0o111
