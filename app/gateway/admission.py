@@ -29,6 +29,8 @@ ANSWER_BYTES_MAX: Final = 16 * 1024
 """Larger answers are read from PostgreSQL."""
 SHORT_PAUSE_S: Final = 0.5
 """How often an order for more pieces than the gate counts is let through, for PostgreSQL to decide."""
+REFUSED_S: Final = 0.002
+"""A caller beyond its limit is refused orders for so long without another question."""
 CALLERS_MAX: Final = 10_000
 SKUS_MAX: Final = 10_000
 
@@ -61,7 +63,7 @@ class Admitted:
 class _Caller:
     """What is worked out once for every key."""
 
-    __slots__ = ("answers", "limit_key", "rate", "read", "write")
+    __slots__ = ("answers", "limit_key", "rate", "read", "refusal", "refused_until", "write")
 
     def __init__(
         self, environment: str, identity: str, rate: int | None, read: Policy, write: Policy
@@ -71,6 +73,8 @@ class _Caller:
         self.write = write
         self.limit_key = keys.limit(environment, identity, write.name)
         self.answers = keys.answers(environment, identity)
+        self.refusal = write.refused(0)
+        self.refused_until = 0.0
 
 
 class Admissions:
@@ -115,6 +119,15 @@ class Admissions:
         policy = self._caller(caller).write
         return _headers(policy, await self._writes.take(caller.id, policy))
 
+    def check_order(self, caller: ApiKey) -> None:
+        """Refuse an order unread, where its caller was told a moment ago that it is over its limit.
+
+        Raises ProblemError (429).
+        """
+        known = self._callers.get(caller.id)
+        if known is not None and self._time() < known.refused_until:
+            _headers(known.write, known.refusal)
+
     async def order(self, caller: ApiKey, request: Request, lines: Lines) -> Admitted:
         """Admit an order, in one round trip.
 
@@ -131,6 +144,8 @@ class Admissions:
             items=tuple(wanted),
             quantities=tuple(wanted.values()),
         )
+        if not verdict.decision.is_allowed:
+            known.refusal, known.refused_until = verdict.decision, self._time() + REFUSED_S
         headers = _headers(known.write, verdict.decision)
         if verdict.is_known and verdict.is_counted:  # nearly always
             return Admitted(headers, gate_known=True, taken=tuple(wanted.items()))

@@ -1,12 +1,12 @@
 """The outermost layer of HTTP: ids, correlation, load, metrics and one log line for every request.
 
-Every response leaves with `X-Request-ID` and `X-Correlation-ID`. More than `IN_FLIGHT_MAX` requests at once
-are refused within milliseconds, except probes. Log lines and labels carry the route's template, never the
+Every response leaves with `X-Request-ID` and `X-Correlation-ID`. What there is no room for is refused within
+milliseconds (`shedding.py`), and has no log line. Log lines and labels carry the route's template, never the
 path, so no personal data gets into them. Reads of an order that went well have no line (but at level debug).
 """
 
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -14,15 +14,15 @@ from app.domain.ids import ORDER_ID
 from app.gateway import problems
 from app.gateway.exchange import Application, Call, Message, Receive, Scope, Send, Stream, send_reply
 from app.gateway.hot import READ_PATH, SLOW_S, HotRoutes
-from app.gateway.problem_kinds import BY_SLUG
+from app.gateway.shedding import METHODS, PROBES, REQUESTS_MAX, Shedding
 from app.observability import metrics
 from app.observability.access_log import AccessLog
 
-IN_FLIGHT_MAX: Final = 1_024
-PROBES: Final = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+if TYPE_CHECKING:
+    from app.gateway.traces import RequestTraces
+
 STATE: Final = "call"
 _STREAMS: Final = 200
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Edge:
@@ -34,15 +34,18 @@ class Edge:
         access_log: AccessLog,
         hot: HotRoutes | None = None,
         *,
-        in_flight_max: int = IN_FLIGHT_MAX,
+        requests_max: int = REQUESTS_MAX,
+        traces: "RequestTraces | None" = None,
     ) -> None:
-        """Serve `hot` itself and the rest by `app`, at most `in_flight_max` requests at once."""
+        """Serve `hot` itself and the rest by `app`, at most `requests_max` requests at once."""
         self._app = app
         self._hot = hot
-        self._in_flight_max = in_flight_max
+        self._shedding = Shedding(requests_max)
+        self._crowded_from = self._shedding.crowded_from
         self._in_flight = 0
         metrics.HTTP_IN_FLIGHT.set_function(lambda: self._in_flight)
         self._access_log = access_log
+        self._traces = traces
 
     def flush(self) -> None:
         """Write what the access log has gathered."""
@@ -54,9 +57,15 @@ class Edge:
             return
         if self._hot is not None and not self._access_log.is_verbose and await self._hot.read(scope, send):
             return
-        started = perf_counter()
         method = scope["method"]
+        if self._in_flight >= self._crowded_from:
+            refusal = self._shedding.refusal(scope, self._in_flight)
+            if refusal is not None:  # nothing of it is read or written down: refusing has to be cheap
+                await send_reply(send, refusal)
+                return
+        started = perf_counter()
         call = Call(method, scope["path"], scope["query_string"], scope["headers"], receive)
+        span = None if self._traces is None else self._traces.begun(call)
         tokens = structlog.contextvars.bind_contextvars(
             correlation_id=call.correlation_id, request_id=call.request_id
         )
@@ -72,6 +81,8 @@ class Edge:
             status = answer.status if call.stream is None else _STREAMS
             self._account(method, call, status, perf_counter() - started)
             structlog.contextvars.reset_contextvars(**tokens)
+            if span is not None and self._traces is not None:
+                self._traces.ended(span, call, status)
         if call.stream is not None:
             await self._go_on(call, call.stream, answer, scope["client"])
 
@@ -85,9 +96,6 @@ class Edge:
                 await send_reply(answer, reply)
 
     async def _answer(self, scope: Scope, call: Call, answer: "_Answer") -> None:
-        if self._in_flight > self._in_flight_max and call.path not in PROBES:
-            await self._refuse(answer, call)
-            return
         if self._hot is not None:
             reply = await self._hot.reply(call)
             if reply is not None:
@@ -98,14 +106,9 @@ class Edge:
         scope.setdefault("state", {})[STATE] = call
         await self._app(scope, call.receive, answer)
 
-    async def _refuse(self, answer: "_Answer", call: Call) -> None:
-        kind = BY_SLUG["overloaded"]
-        detail = f"{self._in_flight_max} requests are under way."
-        await send_reply(answer, problems.reply(call, kind, detail, headers=((b"retry-after", b"1"),)))
-
     def _account(self, method: str, call: Call, status: int, seconds: float) -> None:
         """Count, time and log a request."""
-        shown = method if method in _METHODS else "other"
+        shown = method if method in METHODS else "other"
         metrics.HTTP.timer(shown, call.route).count(status, seconds)
         order_id = call.order_id or ""
         line = {
@@ -118,6 +121,8 @@ class Edge:
             "correlation_id": call.correlation_id,  # a webhook learns it only when its order is found
             "request_id": call.request_id,
         }
+        if self._traces is not None and call.traceparent is not None:
+            line["trace_id"] = call.traceparent[3:35]
         self._access_log.line(line, debug=call.path in PROBES or _is_quiet(call, status, seconds))
 
 

@@ -41,6 +41,7 @@ _cancel_decoder: Final = msgspec.json.Decoder(CancelBody)
 async def place_order(services: Services, call: Call) -> Reply:
     """`POST /v1/orders`: take an order, or say why not."""
     caller = _caller(call)
+    services.admissions.check_order(caller)
     try:
         request, wanted = await _wanted(call, caller)
         command = _command(wanted)

@@ -79,7 +79,7 @@ async def _run(settings: Settings) -> int:
         asking = asyncio.create_task(tell_of_postgres(services.checks["postgres"]))
         stack.push_async_callback(_cancel, asking)
         log.info("started", port=settings.port)
-        edge = application(services)
+        edge = application(services, requests_max=settings.requests_max)
         stack.callback(edge.flush)
         settle()
         well = await serve(

@@ -105,6 +105,7 @@ WRONG = {
     "MAIL_FROM": ["nobody", "a@b, c@d", "<a@b>", "Ada <a@b", '"A" <a@b>', "a b@c", "A <a@b> <c@d>"],
     "SHUTDOWN_TIMEOUT_S": ["0", "-1", "nan", "inf", "3601", "soon", "1,5"],
     "RATE_LIMIT_PER_S": ["0", "-1", "1000001", "1.5", "many"],
+    "REQUESTS_MAX": ["0", "3", "8193", "1.5", "many"],
 }
 """Setting → values that it refuses."""
 
@@ -149,6 +150,7 @@ RIGHT = {
     "SHUTDOWN_TIMEOUT_S": {"0.1": 0.1, "25": 25.0, "1e2": 100.0},
     "EVENT_SHARDS": {"1": 1, "256": 256},
     "RATE_LIMIT_PER_S": {"1": 1, "1000000": 1_000_000},
+    "REQUESTS_MAX": {"4": 4, "8192": 8_192},
 }
 """Setting → what becomes of values that it takes."""
 

@@ -197,7 +197,7 @@ async def test_too_many_requests_are_refused_within_milliseconds(gateway: Gatewa
     async def live() -> str:
         return "ok"
 
-    edge = Edge(Litestar([hold, live], openapi_config=None), AccessLog(), in_flight_max=3)
+    edge = Edge(Litestar([hold, live], openapi_config=None), AccessLog(), requests_max=6)
     transport = httpx.ASGITransport(edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         holding = [asyncio.create_task(client.get("/held")) for _ in range(3)]
