@@ -6,7 +6,7 @@ path, so no personal data gets into them. Reads of an order that went well have 
 """
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 
@@ -17,9 +17,6 @@ from app.gateway.hot import READ_PATH, SLOW_S, HotRoutes
 from app.gateway.shedding import METHODS, PROBES, REQUESTS_MAX, Shedding
 from app.observability import metrics
 from app.observability.access_log import AccessLog
-
-if TYPE_CHECKING:
-    from app.gateway.traces import RequestTraces
 
 STATE: Final = "call"
 _STREAMS: Final = 200
@@ -35,7 +32,6 @@ class Edge:
         hot: HotRoutes | None = None,
         *,
         requests_max: int = REQUESTS_MAX,
-        traces: "RequestTraces | None" = None,
     ) -> None:
         """Serve `hot` itself and the rest by `app`, at most `requests_max` requests at once."""
         self._app = app
@@ -45,7 +41,6 @@ class Edge:
         self._in_flight = 0
         metrics.HTTP_IN_FLIGHT.set_function(lambda: self._in_flight)
         self._access_log = access_log
-        self._traces = traces
 
     def flush(self) -> None:
         """Write what the access log has gathered."""
@@ -65,7 +60,6 @@ class Edge:
                 return
         started = perf_counter()
         call = Call(method, scope["path"], scope["query_string"], scope["headers"], receive)
-        span = None if self._traces is None else self._traces.begun(call)
         tokens = structlog.contextvars.bind_contextvars(
             correlation_id=call.correlation_id, request_id=call.request_id
         )
@@ -81,8 +75,6 @@ class Edge:
             status = answer.status if call.stream is None else _STREAMS
             self._account(method, call, status, perf_counter() - started)
             structlog.contextvars.reset_contextvars(**tokens)
-            if span is not None and self._traces is not None:
-                self._traces.ended(span, call, status)
         if call.stream is not None:
             await self._go_on(call, call.stream, answer, scope["client"])
 
