@@ -17,8 +17,9 @@ UV_VERSION := 0.13.8
 PYTEST = .venv/bin/python -m pytest --hypothesis-seed=$(SEED)
 # What speaks to Redis: `make test-full` runs it against Debian's redis-server, too.
 REDIS_TESTS := tests/contract $(addprefix tests/integration/,hotpath redis consumer gateway)
-COMPILE = .venv/lock-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(ARGS)
+# As it stands in the head of each lock, where Renovate reads it (.github/renovate.json): that is why options have an `=`.
+COMPILE = .venv/lock-tools/bin/uv pip compile --quiet
+COMPILED = --universal --python-version=3.11 --generate-hashes $(ARGS)
 
 .DEFAULT_GOAL := all
 .PHONY: all environment help up down test test-full check bench image image-test lock clean
@@ -75,12 +76,15 @@ bench: environment
 lock: environment
 	@test -x .venv/lock-tools/bin/uv || { .venv/bin/python -m venv .venv/lock-tools && \
 		.venv/lock-tools/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION); }
-	$(COMPILE) --output-file requirements/image.lock
-	$(COMPILE) --extra sandbox --constraint requirements/image.lock --output-file requirements/sandbox.lock
-	$(COMPILE) --extra dev --constraint requirements/image.lock --output-file requirements/dev.lock
-	$(COMPILE) --extra bench --constraint requirements/dev.lock --output-file requirements/bench.lock
-	$(foreach tool,policy sbom,$(subst pyproject.toml,requirements/$(tool).in,$(COMPILE)) \
-		--output-file requirements/$(tool).lock;)
+	$(COMPILE) pyproject.toml $(COMPILED) --output-file=requirements/image.lock
+	$(COMPILE) pyproject.toml $(COMPILED) --extra=sandbox --constraint=requirements/image.lock \
+		--output-file=requirements/sandbox.lock
+	$(COMPILE) pyproject.toml $(COMPILED) --extra=dev --constraint=requirements/image.lock \
+		--output-file=requirements/dev.lock
+	$(COMPILE) pyproject.toml $(COMPILED) --extra=bench --constraint=requirements/dev.lock \
+		--output-file=requirements/bench.lock
+	$(COMPILE) requirements/policy.in $(COMPILED) --output-file=requirements/policy.lock
+	$(COMPILE) requirements/sbom.in $(COMPILED) --output-file=requirements/sbom.lock
 
 clean:
 	@if [ -f .venv/.installed ]; then .venv/bin/holdfast down || true; fi

@@ -1,6 +1,8 @@
 """What holds for the files of a clone, whatever they are written in."""
 
+import os
 import re
+import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -70,6 +72,25 @@ def test_locks_have_a_hash_for_everything_and_no_address(lock: str):
     blocks = re.split(r"\n(?=[a-z])", text)[1:]
     assert [block.split(" ")[0] for block in blocks if "--hash=sha256:" not in block] == []
     assert re.findall(r"^.*(?:://|--index|--find-links).*$", text, re.MULTILINE) == []
+
+
+def test_the_head_of_each_lock_is_the_command_that_makes_it():
+    """Renovate runs what stands there, and `make lock` the same."""
+    # Nothing of the `make test` that may run this.
+    environ = {
+        name: value for name, value in os.environ.items() if name not in {"ARGS", "MAKEFLAGS", "MFLAGS"}
+    }
+    said = subprocess.check_output(["make", "-n", "lock"], cwd=ROOT, text=True, env=environ)
+    commands = {
+        " ".join(words)
+        for line in said.replace("\\\n", " ").splitlines()
+        if (words := line.replace("--quiet", "").split())[:3] == [".venv/lock-tools/bin/uv", "pip", "compile"]
+    }
+    heads = {
+        path.read_text(encoding="utf-8").splitlines()[1].removeprefix("#").strip()
+        for path in (ROOT / "requirements").glob("*.lock")
+    }
+    assert {command.removeprefix(".venv/lock-tools/bin/") for command in commands} == heads
 
 
 def test_locks_agree_with_each_other_and_with_the_project():
