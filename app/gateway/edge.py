@@ -113,8 +113,6 @@ class Edge:
             "correlation_id": call.correlation_id,  # a webhook learns it only when its order is found
             "request_id": call.request_id,
         }
-        if self._traces is not None and call.traceparent is not None:
-            line["trace_id"] = call.traceparent[3:35]
         self._access_log.line(line, debug=call.path in PROBES or _is_quiet(call, status, seconds))
 
 
