@@ -1,31 +1,53 @@
 """`LiveChannel`: every event that the relay publishes, heard at once over Redis pub/sub.
 
 What is heard may be doubled, late, or missing: whoever listens compares sequences and reads PostgreSQL, and
-does so whenever it is told `missed`. Nothing is subscribed to while nobody listens. If the process dies here,
-the server forgets the subscription with the connection.
+does so whenever it is told `missed`. Whoever may write to Redis can publish, and ids and types go to clients
+as lines of their streams: what has not the form of an event is dropped here, and the log says so. Nothing is
+subscribed to while nobody listens. If the process dies here, the server forgets the subscription with the
+connection.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Final
+from time import monotonic
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from app.contracts import streams
 from app.hotpath.subscriptions import Subscription
 from app.infra.redis.clients import RedisClients
+from app.observability.logging import logger
+
+SAID_EVERY_S: Final = 60.0
+"""How often at most it is said that something was dropped: whoever publishes junk publishes much."""
+
+_Type = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,100}\Z")]
+_Subject = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")]
+_Sequence = Annotated[int, Meta(ge=1, lt=2**31)]
+
+log = logger("live")
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """What of an envelope says who wants it."""
+    """What of an envelope says who wants it. `id` is `<subject>:<sequence>`, nothing has a line end."""
 
     id: str
-    type: str
-    subject: str
-    sequence: int
+    type: _Type
+    subject: _Subject
+    sequence: _Sequence
 
 
 _decoder: Final = msgspec.json.Decoder(Heard)
+
+
+def heard_in(payload: bytes) -> Heard | None:
+    """What an envelope says; None where it is none of ours."""
+    try:
+        heard = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return heard if heard.id == f"{heard.subject}:{heard.sequence}" else None
 
 
 class LiveChannel:
@@ -35,6 +57,8 @@ class LiveChannel:
         """Prepare; `open` subscribes."""
         self._clients = clients
         self._subscription: Subscription | None = None
+        self._dropped = 0
+        self._say_from = 0.0
 
     @property
     def is_heard(self) -> bool:
@@ -48,9 +72,11 @@ class LiveChannel:
         """
 
         def took(payload: bytes) -> None:
-            # What is nothing of ours is left out; what it hides, PostgreSQL has.
-            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                heard(_decoder.decode(payload), payload)
+            event = heard_in(payload)
+            if event is None:
+                self._drop(payload)
+            else:
+                heard(event, payload)
 
         if self._subscription is None:
             channel = streams.live(self._clients.environment)
@@ -61,3 +87,10 @@ class LiveChannel:
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
+
+    def _drop(self, payload: bytes) -> None:
+        """Leave out what is nothing of ours; what it hides, PostgreSQL has."""
+        self._dropped += 1
+        if monotonic() >= self._say_from:
+            log.warning("live_message_dropped", messages=self._dropped, last_bytes=len(payload))
+            self._dropped, self._say_from = 0, monotonic() + SAID_EVERY_S

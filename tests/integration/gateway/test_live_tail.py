@@ -1,10 +1,12 @@
 """Following everything: from now on or from behind an event, each at least once, whatever Redis does."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.gateway import live as live_module
 from app.gateway import live_listener, live_tail
@@ -42,7 +44,11 @@ async def test_it_starts_now_and_tells_everything(gateway: Gateway, log: Log):
     await log.write("before", "price.changed.v1")
     async with listening_to(gateway.port, ALL) as stream:
         assert stream.headers["content-type"] == "text/event-stream"
+        await log.heard_by(1)
         unheard = await log.write("a", "price.changed.v1")
+        await log.redis.client_kill_filter(
+            _type="pubsub"
+        )  # whoever subscribes again looks for what it missed
         assert ids([await stream.event()]) == ["a:1"]
         await log.publish(unheard)
         for number in range(2, 30):
@@ -50,6 +56,42 @@ async def test_it_starts_now_and_tells_everything(gateway: Gateway, log: Log):
             await log.publish(envelope, envelope)
             assert ids([await stream.event()]) == [f"a:{number}"]
         await stream.silence()
+
+
+FORGED = "a:1\nevent: order.completed.v1\ndata: {}\n\nid: b:1"
+JUNK: list[dict] = [
+    {"id": FORGED},
+    {"id": FORGED, "subject": FORGED.rpartition(":")[0]},
+    {"type": "price.changed.v1\ndata: {}\n\n"},
+    {"type": "price.changed.v1\r"},
+    {"type": ""},
+    {"id": "b:1"},
+    {"subject": "b"},
+    {"id": "a b:1", "subject": "a b"},
+    {"id": "a:0", "sequence": 0},
+    {"id": "a:-1", "sequence": -1},
+    {"id": f"a:{2**31}", "sequence": 2**31},
+]
+
+
+async def test_junk_on_the_channel_is_told_to_nobody(gateway: Gateway, log: Log):
+    """An id or a type with a line end would forge an event for whoever follows; the log says it once."""
+    event = {"id": "a:1", "type": "price.changed.v1", "subject": "a", "sequence": 1, "data": {}}
+    with capture_logs() as said:
+        async with listening_to(gateway.port, ALL) as stream:
+            await log.heard_by(1)
+            await log.publish(b"\xff", b"[" * 5_000, *(json.dumps(event | junk).encode() for junk in JUNK))
+            await log.happen("real", "price.changed.v1")
+            assert ids([await stream.event()]) == ["real:1"]
+    assert [one["event"] for one in said].count("live_message_dropped") == 1
+
+
+async def test_an_event_of_a_newer_release_is_told(gateway: Gateway, log: Log):
+    """Its type is known to nobody here, but it has the form of one."""
+    async with listening_to(gateway.port, ALL) as stream:
+        await log.heard_by(1)
+        await log.happen("x", "order.gift_wrapped.v12")
+        assert ids([await stream.event()]) == ["x:1"]
 
 
 async def test_it_tells_only_the_types_that_are_wanted(gateway: Gateway, log: Log):
