@@ -1,32 +1,29 @@
-"""Real servers for the tests: a PostgreSQL, a Valkey, a Temporal per test process, each when first wanted.
+"""Real servers for the tests: a PostgreSQL, a Redis, a Temporal per test process, each when first wanted.
 
-They keep nothing (no fsync), are stopped at the end, and die with this process should it be killed. A test
-gets a database of its own, cloned from a migrated template, and an empty Redis. Temporal is shared: tests use
-ids of their own.
+Which ones, HOLDFAST_TEST_STACK says (docs/TESTING.md); as a rule embedded ones, which keep nothing (no
+fsync), are stopped at the end, and die with this process should it be killed. A test gets a database of its
+own, cloned from a migrated template, and an empty Redis. Temporal is shared: tests use ids of their own.
 """
 
 import asyncio
 import os
 import random
 import shutil
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 import redis.asyncio
 import uvloop
 
-from app.dev.servers import EmbeddedPostgres, EmbeddedTemporal, EmbeddedValkey
+from app.dev.servers import EmbeddedPostgres
 from app.infra.postgres.migrate import migrate
+from tests import stack_external
 from tests.proxy import FaultProxy
-from tests.servers import redis_in
-
-TEMPLATE = "migrated"
+from tests.servers import Servers
+from tests.stack import TEMPLATE, Postgres, Redis, Temporal, chosen
 
 _numbers = count(1)
 
@@ -41,9 +38,15 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a stack that there is not, before anything is run."""
+    if chosen() == "external":
+        stack_external.refuse_incomplete(config.getoption("numprocesses", None) or 1)
+
+
 def pytest_report_header() -> str:
-    """Which Redis it is."""
-    return f"redis: {os.environ.get('HOLDFAST_TEST_REDIS', 'the embedded Valkey')}"
+    """Which servers they are."""
+    return f"stack: {chosen()}; redis: {os.environ.get('HOLDFAST_TEST_REDIS', 'the embedded Valkey')}"
 
 
 @pytest.fixture(scope="session")
@@ -55,46 +58,48 @@ def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-async def postgres_server(servers_folder: Path) -> AsyncIterator[EmbeddedPostgres]:
+async def servers(servers_folder: Path) -> AsyncIterator[Servers]:
+    """The servers of this process."""
+    async with Servers(servers_folder) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+async def embedded_postgres(servers: Servers) -> EmbeddedPostgres:
+    """An embedded PostgreSQL whatever the stack: for tests that look at its processes."""
+    return await servers.embedded_postgres()
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(servers: Servers) -> Postgres:
     """The PostgreSQL, with a migrated template."""
-    # SIGQUIT: an immediate shutdown, which leaves no shared memory behind as SIGKILL would.
-    server = EmbeddedPostgres(servers_folder / "postgres", durable=False, follow=signal.SIGQUIT)
-    try:
-        await server.start()
-        await _execute(server, f"CREATE DATABASE {TEMPLATE}")
-        await migrate(_database(server, TEMPLATE))
-        yield server
-    finally:
-        await server.stop()
+    server = await servers.postgres()
+    await migrate(await server.create(TEMPLATE))
+    return server
 
 
 @pytest.fixture
-async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+async def database_url(postgres_server: Postgres) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
     async with _own_database(postgres_server, TEMPLATE) as url:
         yield url
 
 
 @pytest.fixture
-async def empty_database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+async def empty_database_url(postgres_server: Postgres) -> AsyncIterator[str]:
     """A database of the test's own with nothing in it."""
-    async with _own_database(postgres_server, "template0") as url:
+    async with _own_database(postgres_server) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-async def redis_server(servers_folder: Path) -> AsyncIterator[EmbeddedValkey]:
-    """The Valkey."""
-    server = redis_in(servers_folder / "redis")
-    try:
-        await server.start()
-        yield server
-    finally:
-        await server.stop()
+async def redis_server(servers: Servers) -> Redis:
+    """The Redis. A test that stops, freezes or kills one takes one of its own: see tests/servers.py."""
+    return await servers.redis()
 
 
 @pytest.fixture
-async def redis_url(redis_server: EmbeddedValkey) -> str:
+async def redis_url(redis_server: Redis) -> str:
     """An empty Redis."""
     async with redis.asyncio.from_url(redis_server.url) as client:
         await client.flushall()
@@ -118,40 +123,28 @@ async def fault_proxy(redis_url: str, seed: int) -> AsyncIterator[FaultProxy]:
 
 
 @pytest.fixture(scope="session")
-async def temporal_server(servers_folder: Path) -> AsyncIterator[EmbeddedTemporal]:
+async def temporal_server(servers: Servers) -> Temporal:
     """The Temporal, with the namespace `temporal_server.namespace` and our search attributes."""
-    server = EmbeddedTemporal(servers_folder / "temporal", durable=False, follow=signal.SIGKILL)
-    try:
-        await server.start()
-        yield server
-    finally:
-        await server.stop()
+    return await servers.temporal()
 
 
 @pytest.fixture
-def temporal_address(temporal_server: EmbeddedTemporal) -> str:
+def temporal_address(temporal_server: Temporal) -> str:
     """Temporal's frontend."""
     return temporal_server.address
 
 
+@pytest.fixture
+def temporal_namespace(temporal_server: Temporal) -> str:
+    """The namespace there."""
+    return temporal_server.namespace
+
+
 @asynccontextmanager
-async def _own_database(server: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+async def _own_database(server: Postgres, template: str | None = None) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
-    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = await server.create(name, template)
     try:
-        yield _database(server, name)
+        yield url
     finally:
-        await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def _execute(server: EmbeddedPostgres, statement: str) -> None:
-    connection = await asyncpg.connect(server.dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _database(server: EmbeddedPostgres, name: str) -> str:
-    """The address of another database on the server."""
-    return urlsplit(server.dsn)._replace(path=f"/{name}").geturl()
+        await server.drop(name)

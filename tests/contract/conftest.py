@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.dev.servers import EmbeddedPostgres, EmbeddedValkey
-from tests.integration.gateway.served import Gateway, database_of, serving
+from tests.integration.gateway.served import Gateway, serving
+from tests.stack import TEMPLATE, Postgres, Redis
 
 
 @pytest.fixture(scope="session")
-async def gateway(postgres_server: EmbeddedPostgres, redis_server: EmbeddedValkey) -> AsyncIterator[Gateway]:
+async def gateway(postgres_server: Postgres, redis_server: Redis) -> AsyncIterator[Gateway]:
     """A gateway on a seeded database, which the tests fill with whatever they send."""
-    async with serving(await database_of(postgres_server, "contract"), redis_server.url) as served:
+    async with serving(await postgres_server.create("contract", TEMPLATE), redis_server.url) as served:
         yield served

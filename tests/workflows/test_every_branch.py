@@ -24,9 +24,9 @@ HISTORIES = Path(__file__).parents[1] / "replay" / "histories"
 
 
 @pytest.fixture
-async def client(temporal_address: str) -> Client:
+async def client(temporal_address: str, temporal_namespace: str) -> Client:
     """A client of the shared Temporal."""
-    return await connect(temporal_address)
+    return await connect(temporal_address, temporal_namespace)
 
 
 @pytest.fixture(autouse=True)

@@ -38,10 +38,10 @@ class Repriced(InMemoryOrders):
 
 @pytest.mark.parametrize("name", ["completed_from_two_warehouses", "cancelled_at_once", "rejected_declined"])
 async def test_an_order_is_carried_to_its_end_under_the_price_that_was_agreed(
-    temporal_address: str, name: str
+    temporal_address: str, temporal_namespace: str, name: str
 ):
     """The version moves before every step; what is charged, or given back, is what was agreed."""
-    client: Client = await connect(temporal_address)
+    client: Client = await connect(temporal_address, temporal_namespace)
     world = World(client)
     world.orders = Repriced({("tea", "east"): 10, ("cup", "west"): 10})
     async with world.workers():

@@ -170,6 +170,6 @@ class World:
             await asyncio.gather(*running)
 
 
-async def connect(address: str) -> Client:
+async def connect(address: str, namespace: str) -> Client:
     """A client as the worker has it."""
-    return await Client.connect(address, namespace="holdfast-dev", data_converter=DATA_CONVERTER)
+    return await Client.connect(address, namespace=namespace, data_converter=DATA_CONVERTER)

@@ -4,18 +4,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from app.dev.servers import EmbeddedPostgres
 from app.domain.chain import LinkedEvent
 from app.infra.postgres.migrate import migrate
 from app.infra.postgres.partitions import PostgresPartitions
 from app.infra.postgres.pool import Connection, Database
 from tests.integration.archive.ages import GROUPS, Ages, month
 from tests.integration.postgres.past import prices, sealed, store
+from tests.stack import Postgres
 
 TEMPLATE = "months_of_the_past"
 
@@ -38,10 +37,9 @@ def past() -> list[list[LinkedEvent]]:
 
 
 @pytest.fixture(scope="session")
-async def months_of_the_past(postgres_server: EmbeddedPostgres) -> list[list[LinkedEvent]]:
+async def months_of_the_past(postgres_server: Postgres) -> list[list[LinkedEvent]]:
     """A template with that past in it, sealed and handled by everybody: sealing it takes a moment."""
-    await _execute(postgres_server.dsn, f"CREATE DATABASE {TEMPLATE}")
-    dsn = _named(postgres_server, TEMPLATE)
+    dsn = await postgres_server.create(TEMPLATE)
     await migrate(dsn)
     chains = past()
     connection = await asyncpg.connect(dsn)
@@ -61,26 +59,15 @@ async def months_of_the_past(postgres_server: EmbeddedPostgres) -> list[list[Lin
 
 @pytest.fixture
 async def ages(
-    postgres_server: EmbeddedPostgres, months_of_the_past: list[list[LinkedEvent]], tmp_path: Path
+    postgres_server: Postgres, months_of_the_past: list[list[LinkedEvent]], tmp_path: Path
 ) -> AsyncIterator[Ages]:
     """That past in a database of the test's own."""
     name = f"ages_{next(_numbers)}"
-    await _execute(postgres_server.dsn, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    url = _named(postgres_server, name)
+    url = await postgres_server.create(name, TEMPLATE)
     database = await Database(url, size=5, name="test").open()
     connection: Connection = await asyncpg.connect(url)
     chains = {chain[0].subject: chain for chain in months_of_the_past}
     yield Ages(url, database, connection, tmp_path / "archive", chains)
     await connection.close()
     await database.close()
-    await _execute(postgres_server.dsn, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(statement)
-    await connection.close()
-
-
-def _named(server: EmbeddedPostgres, name: str) -> str:
-    return urlsplit(server.dsn)._replace(path=f"/{name}").geturl()
+    await postgres_server.drop(name)

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.dev.servers import EmbeddedPostgres, EmbeddedValkey
-from tests.integration.gateway.served import Gateway, database_of, serving
+from tests.integration.gateway.served import Gateway, serving
+from tests.stack import TEMPLATE, Postgres, Redis
 
 SHARED = "shared_by_gateway_tests"
 
@@ -18,9 +18,7 @@ async def gateway(database_url: str, redis_url: str) -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture(scope="session")
-async def shared_gateway(
-    postgres_server: EmbeddedPostgres, redis_server: EmbeddedValkey
-) -> AsyncIterator[Gateway]:
+async def shared_gateway(postgres_server: Postgres, redis_server: Redis) -> AsyncIterator[Gateway]:
     """One gateway for all tests that change nothing, or do not care what others changed."""
-    async with serving(await database_of(postgres_server, SHARED), redis_server.url) as served:
+    async with serving(await postgres_server.create(SHARED, TEMPLATE), redis_server.url) as served:
         yield served

@@ -162,18 +162,22 @@ async def test_nothing_is_heard_after_the_end(client, redis_url):
     assert heard.messages == []
 
 
-async def test_a_server_that_says_nothing_is_found_out(client, redis_server, redis_url):
+async def test_a_server_that_says_nothing_is_found_out(own_redis):
     """No reset ever comes from a frozen peer: the heartbeat ends the connection and a new one is made."""
-    async with Subscriptions(Address.parse(redis_url), name=NAME, heartbeat_s=0.1) as opened:
+    address = Address.parse(own_redis.url)
+    async with (
+        Client(address, name=NAME) as client,
+        Subscriptions(address, name=NAME, heartbeat_s=0.1) as opened,
+    ):
         heard = Heard(opened, "c")
         await heard.until(confirmations=1)
-        os.kill(redis_server.pid, signal.SIGSTOP)
+        os.kill(own_redis.pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(10):
                 while opened.is_up:
                     await asyncio.sleep(0.01)
         finally:
-            os.kill(redis_server.pid, signal.SIGCONT)
+            os.kill(own_redis.pid, signal.SIGCONT)
         assert not heard.subscription.is_confirmed
         await heard.until(confirmations=2)
         await client.execute("PUBLISH", "c", "x")

@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 from temporalio.client import Client
 
-from app.dev.servers import EmbeddedPostgres
 from app.infra.postgres.pool import Database
 from app.infra.temporal.client import connect
 from tests.integration.consumer.orders import Orders
-from tests.integration.gateway.served import database_of
 from tests.integration.webhooks.receiver import Receiver, receiving
 from tests.integration.webhooks.world import World
+from tests.stack import TEMPLATE, Postgres
 
 SHARED = "shared_by_webhook_tests"
 EMPTIED = (
@@ -25,9 +24,9 @@ EMPTIED = (
 
 
 @pytest.fixture(scope="session")
-async def shared_database(postgres_server: EmbeddedPostgres) -> AsyncIterator[Database]:
+async def shared_database(postgres_server: Postgres) -> AsyncIterator[Database]:
     """One database for all of these tests, with plenty in stock; its orders are each test's own."""
-    database = await Database(await database_of(postgres_server, SHARED), size=10, name="test").open()
+    database = await Database(await postgres_server.create(SHARED, TEMPLATE), size=10, name="test").open()
     await Orders(database).stock()
     yield database
     await database.close()
@@ -61,6 +60,6 @@ def world(database: Database, orders: Orders) -> World:
 
 
 @pytest.fixture
-async def client(temporal_address: str) -> Client:
+async def client(temporal_address: str, temporal_namespace: str) -> Client:
     """A client of the shared Temporal."""
-    return await connect(temporal_address, "holdfast-dev", tls_cert=None, tls_key=None, api_key=None)
+    return await connect(temporal_address, temporal_namespace, tls_cert=None, tls_key=None, api_key=None)

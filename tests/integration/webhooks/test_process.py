@@ -13,6 +13,7 @@ from tests.integration.consumer.orders import Orders
 from tests.integration.consumer.processes import Consumer
 from tests.integration.webhooks.receiver import Receiver, until
 from tests.integration.webhooks.world import World
+from tests.stack import Temporal
 
 
 @pytest.fixture
@@ -27,13 +28,13 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 class Worker(Consumer):
     """One `MODE=worker python -m app` that starts workflows and sends webhooks."""
 
-    def __init__(self, database_url: str, redis_url: str, temporal_address: str) -> None:
+    def __init__(self, database_url: str, redis_url: str, temporal: Temporal) -> None:
         super().__init__(database_url, redis_url)
         self.environ |= {
             "MODE": "worker",
             "ENVIRONMENT": "dev",
-            "TEMPORAL_ADDRESS": temporal_address,
-            "TEMPORAL_NAMESPACE": "holdfast-dev",
+            "TEMPORAL_ADDRESS": temporal.address,
+            "TEMPORAL_NAMESPACE": temporal.namespace,
             "WORKER_QUEUES": "orders,notifications",
             "STRIPE_API_KEY": "sk_test_x",
             "CARRIER_URL": "http://127.0.0.1:9",
@@ -57,12 +58,12 @@ async def running(*processes: Consumer) -> AsyncIterator[None]:
 
 @pytest.mark.full
 async def test_every_delivery_arrives_though_consumer_and_worker_are_killed(
-    world: World, receiver: Receiver, database_url: str, redis_url: str, temporal_address: str
+    world: World, receiver: Receiver, database_url: str, redis_url: str, temporal_server: Temporal
 ) -> None:
     """At least once, the same body under one id; the worker dies with some in the receiver's hands."""
     _, secret = await world.endpoint(receiver.url)
     consumer = Consumer(database_url, redis_url)
-    worker = Worker(database_url, redis_url, temporal_address)
+    worker = Worker(database_url, redis_url, temporal_server)
     receiver.may_answer.clear()
     async with running(consumer, worker):
         placing = asyncio.create_task(world.orders.many(12, at_once=2, pause_s=0.1))

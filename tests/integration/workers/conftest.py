@@ -18,6 +18,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def client(temporal_address: str) -> Client:
+async def client(temporal_address: str, temporal_namespace: str) -> Client:
     """A client of the shared Temporal."""
-    return await connect(temporal_address, "holdfast-dev", tls_cert=None, tls_key=None, api_key=None)
+    return await connect(temporal_address, temporal_namespace, tls_cert=None, tls_key=None, api_key=None)

@@ -27,15 +27,15 @@ from app.dev.stack import ports
 from app.infra.postgres.pool import Database
 from app.infra.temporal.client import connect
 from tests.integration.workers.accepted import accept
+from tests.stack import Temporal
 
 ROOT = Path(__file__).parents[3]
-NAMESPACE = "holdfast-dev"
 NAME = "holdfast-test/worker"
 
 
 @asynccontextmanager
 async def running(
-    build: str, queues: str, database_url: str, redis_url: str, address: str
+    build: str, queues: str, database_url: str, redis_url: str, temporal: Temporal | EmbeddedTemporal
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A worker of this version, until the end of the block; it has to end in order."""
     environment = {
@@ -45,8 +45,8 @@ async def running(
         "ENVIRONMENT": "dev",
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
-        "TEMPORAL_ADDRESS": address,
-        "TEMPORAL_NAMESPACE": NAMESPACE,
+        "TEMPORAL_ADDRESS": temporal.address,
+        "TEMPORAL_NAMESPACE": temporal.namespace,
         "TEMPORAL_DEPLOYMENT_NAME": NAME,
         "TEMPORAL_WORKER_BUILD_ID": build,
         "WORKER_QUEUES": queues,
@@ -75,7 +75,7 @@ async def until(question: Callable[[], Coroutine[Any, Any, bool]]) -> None:
 async def queues_of(client: Client, build: str) -> set[str]:
     """The queues that a version is known to serve."""
     version = WorkerDeploymentVersion(deployment_name=NAME, build_id=build)
-    request = DescribeWorkerDeploymentVersionRequest(namespace=NAMESPACE, deployment_version=version)
+    request = DescribeWorkerDeploymentVersionRequest(namespace=client.namespace, deployment_version=version)
     try:
         answer = await client.workflow_service.describe_worker_deployment_version(request)
     except RPCError as error:
@@ -93,7 +93,7 @@ async def make_current(client: Client, build: str) -> None:
 
     await until(is_known)
     request = SetWorkerDeploymentCurrentVersionRequest(
-        namespace=NAMESPACE, deployment_name=NAME, build_id=build
+        namespace=client.namespace, deployment_name=NAME, build_id=build
     )
     await client.workflow_service.set_worker_deployment_current_version(request)
 
@@ -112,14 +112,14 @@ async def version_of(client: Client, order_id: str) -> str | None:
 
 
 async def test_a_worker_is_the_version_that_it_was_given(
-    database_url: str, redis_url: str, temporal_address: str, client: Client
+    database_url: str, redis_url: str, temporal_server: Temporal, client: Client
 ):
     """For every queue that it serves: the controller waits for that before it gives a version any order."""
 
     async def is_known() -> bool:
         return await queues_of(client, "alone") == {"orders", "notifications"}
 
-    async with running("alone", "orders,notifications", database_url, redis_url, temporal_address):
+    async with running("alone", "orders,notifications", database_url, redis_url, temporal_server):
         await until(is_known)
 
 
@@ -131,8 +131,10 @@ async def test_an_order_stays_with_the_version_that_began_it(
     temporal = EmbeddedTemporal(tmp_path / "temporal", durable=False, follow=signal.SIGKILL)
     await temporal.start()  # one of its own: the current version is everybody's
     try:
-        client = await connect(temporal.address, NAMESPACE, tls_cert=None, tls_key=None, api_key=None)
-        async with running("old", "orders", database_url, redis_url, temporal.address):
+        client = await connect(
+            temporal.address, temporal.namespace, tls_cert=None, tls_key=None, api_key=None
+        )
+        async with running("old", "orders", database_url, redis_url, temporal):
             await make_current(client, "old")
             first = await accept(database)  # waits for its stock: nobody serves that queue
 
@@ -140,7 +142,7 @@ async def test_an_order_stays_with_the_version_that_began_it(
                 return await version_of(client, first.id) == "old"
 
             await until(first_is_old)
-            async with running("new", "orders", database_url, redis_url, temporal.address):
+            async with running("new", "orders", database_url, redis_url, temporal):
                 await make_current(client, "new")
                 second = await accept(database)
 
