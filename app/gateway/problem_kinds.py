@@ -142,6 +142,13 @@ KINDS: Final = (
         "Enable it first; it was switched off by hand, or it answered 410.",
     ),
     Kind(
+        "webhook-event-archived",
+        409,
+        "The event is in the archive",
+        "The event of this delivery has left the database, so it cannot be sent again. An operator can put "
+        "its month back: `detail` has the command.",
+    ),
+    Kind(
         "body-too-large",
         413,
         "The body is too large",

@@ -46,7 +46,8 @@ WEBHOOKS: Final = (
         method="PATCH", path="/v1/webhook-endpoints/{endpoint_id}", run=w.change_webhook_endpoint,
         tag="webhooks", scope="webhooks:write", summary="Change an endpoint, switch it off or on",
         about="While it is off nothing is sent, and what happens meanwhile is not sent later. One that "
-        "answered 410 is off until it is switched on again here.",
+        "answered 410 is off until it is switched on again here. Another URL, other types and switching on "
+        "need the scopes that making it needs.",
         takes=EndpointChangeBody, gives={200: EndpointDocument}, says={200: "The endpoint as it is now."},
         refuses=("not-found",), parameters=(_ENDPOINT_ID,),
     ),
@@ -60,7 +61,8 @@ WEBHOOKS: Final = (
         method="POST", path="/v1/webhook-endpoints/{endpoint_id}/rotate-secret",
         run=w.rotate_webhook_secret, tag="webhooks", scope="webhooks:write", summary="Give it a new secret",
         about="The old one signs beside the new one for a day, or as long as `overlap_s` says: "
-        "`webhook-signature` then holds two signatures with a space between.",
+        "`webhook-signature` then holds two signatures with a space between. The key needs the scopes that "
+        "making an endpoint needs.",
         takes=RotationBody, body_optional=True, keyed=True, gives={200: SecretDocument}, says={200: _SHOWN},
         refuses=("not-found",), parameters=(_ENDPOINT_ID,),
     ),
@@ -89,8 +91,10 @@ WEBHOOKS: Final = (
     Route(
         method="POST", path="/v1/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver",
         run=w.redeliver_webhook, tag="webhooks", scope="webhooks:write", summary="Send a delivery once more",
-        about="At once, then by the usual schedule, under the same `webhook-id`; whatever became of it.",
+        about="At once, then by the usual schedule, under the same `webhook-id`; whatever became of it. The "
+        "key needs the scopes that making the endpoint needs.",
         keyed=True, gives={202: DeliveryDocument}, says={202: "The delivery, `pending` again."},
-        refuses=("not-found", "webhook-endpoint-disabled"), parameters=(_ENDPOINT_ID, _DELIVERY_ID),
+        refuses=("not-found", "webhook-endpoint-disabled", "webhook-event-archived"),
+        parameters=(_ENDPOINT_ID, _DELIVERY_ID),
     ),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from app.contracts import temporal as t
 from app.contracts.documents import rfc3339
 from app.contracts.streams import Envelope
 from app.contracts.versions import brought_up
+from app.domain.errors import Refusal, Refused
 from app.domain.webhooks import TEST_TYPE, DeliveryState, Outcome, Post, Receipt
 from app.infra.postgres import webhook_endpoints, workflow_jobs
 from app.infra.postgres.answers import Answer, Request
@@ -42,6 +43,8 @@ LOG_DAYS: Final = 30
 LOST_S: Final = 3600.0
 """So long after its time a delivery is taken to be carried by nobody: Temporal has lost it."""
 REVIVED_MAX: Final = 500
+DISABLED: Final = "webhook-endpoint-disabled"
+ARCHIVED: Final = "webhook-event-archived"
 
 log = logger("webhooks")
 
@@ -121,7 +124,7 @@ class WebhookDeliveries:
         greeting = _greeting(row, delivery_id, self._source) if row["wanted"] == TEST_TYPE else None
         body = msgspec.json.encode(greeting or brought_up(envelope(row, self._source)))
         secrets = tuple(secret for secret in (row["secret"], row["previous_secret"]) if secret)
-        return Post(delivery_id, row["endpoint_id"], row["url"], body, secrets)
+        return Post(delivery_id, row["endpoint_id"], row["url"], body, secrets, row["traceparent"])
 
     async def _may_probe(self, connection: Connection, row: asyncpg.Record) -> bool:
         """Whether this delivery may try an endpoint that is left alone."""
@@ -175,6 +178,11 @@ class WebhookDeliveries:
         """Have a delivery sent once more, whatever became of it. Raises LookupError and Refused."""
 
         async def make(connection: Connection) -> Answer:
+            await _check_enabled(connection, endpoint_id)
+            month = await connection.fetchval(SQL["archived_month"], delivery_id, TEST_TYPE)
+            if month is not None:
+                detail = f"The event is in the archive: holdfast events restore --month {month} puts it back."
+                raise Refused(Refusal(ARCHIVED, detail))
             row = await connection.fetchrow(SQL["again"], delivery_id, endpoint_id)
             if row is None:
                 raise LookupError(delivery_id)
@@ -184,9 +192,10 @@ class WebhookDeliveries:
         return await answered_once(self._database, request, make)
 
     async def test(self, request: Request, endpoint_id: str, delivery_id: str, encode: Encode) -> Answer:
-        """Have a greeting sent (`TEST_TYPE`) under a new id. Raises Refused."""
+        """Have a greeting sent (`TEST_TYPE`) under a new id. Raises LookupError and Refused."""
 
         async def make(connection: Connection) -> Answer:
+            await _check_enabled(connection, endpoint_id)
             row = await connection.fetchrow(SQL["test"], delivery_id, endpoint_id, TEST_TYPE)
             assert row is not None
             await workflow_jobs.add(connection, [_job(delivery_id, 1)])
@@ -215,6 +224,15 @@ async def _wait(
         SQL["wait"], delivery_id, endpoint_id, not_before, NEXT_LOOK_S, LINE_GAP_S
     )
     return Outcome(DeliveryState.PENDING, was_sent=False, again_in_s=due_s or 0.0)
+
+
+async def _check_enabled(connection: Connection, endpoint_id: str) -> None:
+    """Raises LookupError where there is no such endpoint, and Refused where it is switched off."""
+    is_enabled = await connection.fetchval(SQL["is_enabled"], endpoint_id)
+    if is_enabled is None:
+        raise LookupError(endpoint_id)
+    if not is_enabled:
+        raise Refused(Refusal(DISABLED, "The endpoint is disabled: enable it first."))
 
 
 def _why_hopeless(row: asyncpg.Record) -> str | None:

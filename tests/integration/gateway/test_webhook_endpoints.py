@@ -290,15 +290,59 @@ async def test_whoever_makes_an_endpoint_may_read_what_is_sent_to_it(gateway: Ga
     narrow = await gateway.key("webhooks:read", "webhooks:write", "orders:read")
     problem(await gateway.post(PATH, {"url": URL}, headers=narrow), 403, "forbidden")
     assert await make(gateway, headers=narrow, customer_id="cust-1")
-    one = (await make(gateway))["endpoint"]
-    path = f"{PATH}/{one['id']}"
-    moved = await gateway.client.patch(path, json={"url": URL}, headers=narrow)
-    problem(moved, 403, "forbidden")
-    assert (await gateway.client.patch(path, json={"enabled": True}, headers=narrow)).status_code == 200
     for missing in ALL[:2]:
         key = await gateway.key(*(scope for scope in ALL if scope != missing))
+        path = f"{PATH}/{(await make(gateway))['endpoint']['id']}"
         method = gateway.client.get if missing == "webhooks:read" else gateway.client.delete
         problem(await method(path, headers=key), 403, "forbidden")
+
+
+async def test_whoever_has_events_sent_or_is_shown_a_secret_may_read_them(gateway: Gateway):
+    """Of the shop's endpoints all that happens, of a customer's the orders; to stop something takes none."""
+    for scopes, customer in ((ALL, None), (ALL[:3], "cust-2")):
+        full = await gateway.key(*scopes, customer=customer)
+        few = await gateway.key(*ALL[:2], customer=customer)
+        path = f"{PATH}/{(await make(gateway, headers=full))['endpoint']['id']}"
+        await happen(gateway, (await gateway.place(customer_id="cust-2"))["id"])
+        (delivery, *_) = (await gateway.client.get(f"{path}/deliveries", headers=few)).json()["items"]
+        again = f"{path}/deliveries/{delivery['id']}/redeliver"
+        for key, status in ((few, 403), (full, 200)):
+            changes: list[dict[str, Any]] = [{"url": URL}, {"event_types": []}, {"enabled": True}]
+            for change in changes:
+                changed = await gateway.client.patch(path, json=change, headers=key)
+                assert changed.status_code == status, (change, changed.text)
+            assert (await gateway.post(f"{path}/rotate-secret", headers=key)).status_code == status
+            assert (await gateway.post(again, headers=key)).status_code == (202 if status == 200 else status)
+        assert (await gateway.post(f"{path}/test", headers=few)).status_code == 202
+        for change in ({"description": "x"}, {"enabled": False}):
+            assert (await gateway.client.patch(path, json=change, headers=few)).status_code == 200
+        assert (await gateway.client.delete(path, headers=few)).status_code == 204
+
+
+async def test_a_repetition_gets_its_answer_though_the_endpoint_is_off_by_now(gateway: Gateway):
+    """It is not judged again."""
+    path = f"{PATH}/{(await make(gateway))['endpoint']['id']}"
+    (delivery,) = await happen(gateway, (await gateway.place())["id"])
+    wanted = (f"{path}/test", f"{path}/deliveries/{delivery}/redeliver")
+    first = [await gateway.post(one, idempotency="once") for one in wanted]
+    await gateway.client.patch(path, json={"enabled": False})
+    again = [await gateway.post(one, idempotency="once") for one in wanted]
+    assert [one.content for one in again] == [one.content for one in first]
+
+
+async def test_what_is_in_the_archive_only_is_not_sent_again(gateway: Gateway):
+    """It is refused with the command that puts the month back; a test needs no event."""
+    path = f"{PATH}/{(await make(gateway))['endpoint']['id']}"
+    greeting = (await gateway.post(f"{path}/test")).json()["id"]
+    (delivery,) = await happen(gateway, (await gateway.place())["id"])
+    await gateway.database.execute(
+        "UPDATE webhook_deliveries SET state = 'failed', happened_at = '2020-02-29T23:59:59Z'"
+    )
+    refused = problem(
+        await gateway.post(f"{path}/deliveries/{delivery}/redeliver"), 409, "webhook-event-archived"
+    )
+    assert "holdfast events restore --month 2020-02" in refused["detail"]
+    assert (await gateway.post(f"{path}/deliveries/{greeting}/redeliver")).status_code == 202
 
 
 @pytest.mark.full

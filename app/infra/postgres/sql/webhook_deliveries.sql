@@ -102,6 +102,14 @@ UPDATE webhook_deliveries SET state = 'pending', round = round + 1, next_at = no
 WHERE id = $1 AND endpoint_id = $2
 RETURNING *;
 
+-- is_enabled: whether anything is sent to an endpoint
+SELECT is_enabled FROM webhook_endpoints WHERE id = $1 AND deleted_at IS NULL;
+
+-- archived_month: the month of a delivery's event where it is in an archive only, like 2026-08
+SELECT to_char(d.happened_at AT TIME ZONE 'UTC', 'YYYY-MM') FROM webhook_deliveries d
+WHERE d.id = $1 AND d.type <> $2 AND NOT EXISTS (
+    SELECT FROM events e WHERE e.subject = d.subject AND e.sequence = d.sequence AND e.time = d.happened_at);
+
 -- test: a delivery of nothing but a greeting; two of one second have sequences of their own
 INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at)
 SELECT $1, $2, $2, greatest(extract(epoch FROM now())::int, 1 + max(sequence)), $3, now()
