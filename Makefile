@@ -22,7 +22,7 @@ COMPILE = .venv/lock-tools/bin/uv pip compile --quiet
 COMPILED = --universal --python-version=3.11 --generate-hashes $(ARGS)
 
 .DEFAULT_GOAL := all
-.PHONY: all environment help up down test test-full check bench image image-test lock clean
+.PHONY: all environment help up down test test-full check bench image image-test sbom alerts alerts-test lock clean
 
 all: environment help
 
@@ -38,6 +38,9 @@ help:
 	@echo 'make bench      this project beside its references, as ratios (ONLY=name JSON=file SVG=file)'
 	@echo 'make image      the container image, for all three modes (IMAGE=name PYTHON_IMAGE=base)'
 	@echo 'make image-test build it, run it in its three modes against the real servers, and look inside'
+	@echo 'make alerts     write the alert rules into the object of the Prometheus operator, too'
+	@echo 'make alerts-test  try every alert with promtool, and parse what dashboards and runbooks ask'
+	@echo 'make sbom       list what is in the image, with versions and licences: build/holdfast.cdx.json'
 	@echo 'make lock       resolve the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)'
 	@echo 'make clean      remove the environment and every cache; the data stays'
 
@@ -67,6 +70,15 @@ image: environment
 
 image-test: image
 	$(PYTEST) -m image tests/image $(ARGS)
+
+alerts: environment
+	.venv/bin/python -m tests.architecture.watched alerts
+
+alerts-test: environment
+	sh tests/alerts/run.sh
+
+sbom: image
+	sh image/sbom.sh
 
 bench: environment
 	@sh requirements/peers.sh

@@ -30,7 +30,7 @@ SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" /
 PLACES = [
     *(f"overlays/{name}" for name in OVERLAYS),
     *(f"platform/{name}" for name in PLATFORM),
-    "platform/redis/alerts",
+    "platform/redis/monitors",
 ]
 
 
@@ -70,7 +70,7 @@ def test_every_combination_builds_and_holds_what_a_cluster_takes(overlay: str, c
 
 
 @pytest.mark.parametrize(
-    "place", ["base", "platform/redis/alerts", *(f"platform/{name}" for name in PLATFORM)]
+    "place", ["base", "platform/redis/monitors", *(f"platform/{name}" for name in PLATFORM)]
 )
 def test_base_and_platform_hold_what_a_cluster_takes(place: str):
     """As above, for what is applied by itself."""
@@ -92,7 +92,8 @@ def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 # Maps whose keys are anybody's.
-FREE = {"requests", "limits", "parameters", "data", "namespaceSelector", "podSelector"}
+FREE = {"requests", "limits", "parameters", "data", "labels", "annotations"}
+FREE |= {"namespaceSelector", "podSelector"}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,7 @@ FREE = {"requests", "limits", "parameters", "data", "namespaceSelector", "podSel
         ("overlays/production", "HTTPRoute"),
         ("overlays/production", "ScaledObject"),
         ("overlays/production", "PodMonitor"),
+        ("overlays/production", "PrometheusRule"),
         ("overlays/production", "ExternalSecret"),
     ],
 )
@@ -141,7 +143,7 @@ def test_every_file_is_used():
         for key in ("resources", "components", "configurations"):
             used |= {(file.parent / path).resolve() for path in known.get(key, [])}
         for entry in known.get("configMapGenerator", []):
-            used |= {(file.parent / path.partition("=")[2]).resolve() for path in entry.get("files", [])}
+            used |= {(file.parent / path.rpartition("=")[2]).resolve() for path in entry.get("files", [])}
     applied = {(MANIFESTS / place / "kustomization.yaml") for place in PLACES}
     chosen = {MANIFESTS / "components" / name for name in COMPONENTS}
     helm = set(MANIFESTS.glob("platform/*/values.yaml"))
