@@ -8,10 +8,12 @@ process dies here, the others notice within a second and a half and take its sha
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from app.consumer.patience import Patience
 from app.infra.postgres.leases import LEASE_S, ShardLeases, View
+from app.observability import metrics
 from app.observability.logging import logger
 
 BEAT_S: Final = 0.5
@@ -86,6 +88,13 @@ class Leases:
         self._shards = shards
         self.holdings = {group: Holding(group) for group in groups}
 
+    def serve_metrics(self) -> None:
+        """Serve how many shards there are, and how many of them this process holds for each group."""
+        metrics.SHARDS.set(self._shards)
+        for group, holding in self.holdings.items():
+            name = group.partition("/")[0]  # the relay's says how many shards there are
+            metrics.SHARDS_HELD.labels(name).set_function(partial(_count, holding))
+
     async def run(self, patience: Patience) -> None:
         """Take, keep and give back. Raises Unavailable; until it goes on nothing is held."""
         while True:
@@ -124,3 +133,7 @@ class Leases:
         for holding in self.holdings.values():
             holding.set({}, 0.0)
         await self._leases.leave()
+
+
+def _count(holding: Holding) -> float:
+    return len(holding.tokens)

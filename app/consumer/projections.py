@@ -39,8 +39,9 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 async def observe(applied: Applied) -> None:
-    """Count orders by status, and how long they took to be confirmed."""
+    """Count events by type, orders by status, and how long they took to be confirmed."""
     for event in applied.events:
+        metrics.EVENTS.labels(event.type).inc()
         if event.type.startswith(_ORDER) and event.type != _REPRICED:
             metrics.ORDERS.labels(event.type.split(".")[1]).inc()
         if event.type == _CONFIRMED and event.subject in applied.orders:

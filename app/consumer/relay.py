@@ -21,7 +21,6 @@ from app.infra.postgres.event_outbox import EventOutbox
 from app.infra.redis.hints import Listener
 from app.infra.redis.streams import EventStreams
 from app.infra.tasks import end
-from app.observability import metrics
 from app.observability.logging import logger
 
 BATCH_SIZE_MAX: Final = 500
@@ -72,7 +71,6 @@ class Relay:
         self._redis = Patience("publishing")
         self._is_refused = False
         self._resting: dict[int, float] = {}
-        self._stuck_since: dict[int, float] = {}
 
     async def run(self, patience: Patience) -> None:
         """Publish until something fails. Raises Unavailable when PostgreSQL goes away."""
@@ -83,12 +81,9 @@ class Relay:
                 while True:
                     tokens = self._holding.tokens
                     await self._lead(is_leader=LEADER in tokens)
-                    if not tokens:
-                        metrics.OUTBOX_AGE.set(0)  # whoever has the shards knows it
                     if not tokens or not await self._publish(outbox, tokens):
                         await self._hints.wait(POLL_S)
             finally:
-                metrics.OUTBOX_AGE.set(0)
                 await end((watching,), within_s=CHORES_END_S)
                 await self._lead(is_leader=False)
 
@@ -147,8 +142,6 @@ class Relay:
             return 0, set(tokens)
         size_max = PROBE_SIZE_MAX if self._is_refused else BATCH_SIZE_MAX
         batch = await outbox.waiting(size_max, shards=shards, of=self._streams.shards)
-        self._stuck_since = {s: since for s, since in self._stuck_since.items() if s in self._resting}
-        metrics.OUTBOX_AGE.set(max([batch.age_s, *(now - since for since in self._stuck_since.values())]))
         if not batch.events:
             return 0, set()
         answers = await self._streams.publish([event.envelope for event in batch.events], tokens)
@@ -164,5 +157,4 @@ class Relay:
         if refused:
             until = now + self._redis.delay_s(Unavailable("redis", "it refuses some streams"))
             self._resting |= dict.fromkeys(refused, until)
-            self._stuck_since |= dict.fromkeys(refused, now - batch.age_s)
         return len(published), refused

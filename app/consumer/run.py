@@ -36,6 +36,7 @@ from app.consumer.webhooks import hint_deliveries, keep_webhooks
 from app.contracts import streams
 from app.domain.errors import Unavailable
 from app.garbage import settle
+from app.infra.postgres.backlog import watch_ages, watch_open_orders, watch_postgres
 from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.event_outbox import open_outbox
 from app.infra.postgres.intake import Intake
@@ -54,6 +55,7 @@ from app.infra.redis.hints import Hints
 from app.infra.redis.metrics import watch_memory
 from app.infra.redis.stream_upkeep import StreamUpkeep
 from app.infra.redis.streams import EventStreams
+from app.infra.tasks import running
 from app.observability import health, logging, metrics
 
 SHUTDOWN_SHARE: Final = 0.8
@@ -99,7 +101,8 @@ async def _run(settings: Settings) -> int:
             open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
         )
         checks["redis"] = redis.is_well
-        redis.start(watch_memory(redis.hot))
+        watching = (watch_postgres(database), watch_ages(database), watch_memory(redis.hot))
+        await stack.enter_async_context(running(*watching))
 
         store, letters = PostgresProjections(database, source), DeadLetters(database)
         sender = mail_sender(PostgresMails(database), settings.smtp_url, settings.mail_from)
@@ -112,6 +115,7 @@ async def _run(settings: Settings) -> int:
         stack.push_async_callback((await beating.open()).close)
         leased = [*names, lease_group(shards)]
         leases = Leases(ShardLeases(beating, _name(), leased, shards), leased, shards)
+        leases.serve_metrics()
         reading = [GroupParts(g, leases.holdings[g.name], store, letters, redis, shards) for g in known]
         checks["reader"] = partial(_all_run, parts, [f"reader:{name}" for name in names])
         relay = Relay(
@@ -122,13 +126,13 @@ async def _run(settings: Settings) -> int:
             partial(upkeep.forget_answers, Intake(database)),
             partial(seal_days, PostgresSeals(database)),
             partial(make_partitions, PostgresPartitions(database)),
+            lambda _: watch_open_orders(database),
         )
         keeper = StreamUpkeep(redis, shards, tuple(names))
         lasting: dict[str, Callable[[Patience], Awaitable[None]]] = {
             "leases": leases.run,
             "relay": relay.run,
             "streams": partial(upkeep.keep_streams, keeper, {part.name: part.streams for part in reading}),
-            "open_orders": partial(upkeep.count_open_orders, store),
             "letters": partial(upkeep.count_dead_letters, letters, names),
             "webhooks": partial(
                 keep_webhooks, WebhookEndpoints(database), WebhookDeliveries(database, source)

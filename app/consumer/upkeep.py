@@ -10,7 +10,6 @@ from typing import Final
 from app.consumer.patience import Patience
 from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.intake import Intake
-from app.infra.postgres.projections import PostgresProjections
 from app.infra.redis.stream_upkeep import StreamUpkeep
 from app.infra.redis.streams import ConsumerGroup
 from app.observability import metrics
@@ -33,8 +32,8 @@ async def keep_streams(
     while True:
         for name, group in groups.items():
             lag = await streams.lag(name)
-            metrics.STREAM_LAG.labels(name).set(lag.unread)
-            metrics.STREAM_OLDEST.labels(name).set(lag.oldest_s)
+            metrics.STREAM_LAG.set(lag.unread, name)
+            metrics.STREAM_OLDEST.set(lag.oldest_s, name)
             await streams.forget_consumers(group, name, idle_s=CONSUMER_IDLE_S)
         await streams.trim(keep_s=WINDOW_S)
         await streams.retire(idle_s=RETIRE_S)
@@ -46,18 +45,9 @@ async def count_dead_letters(letters: DeadLetters, groups: Iterable[str], patien
     """Measure how many dead letters of each group wait for somebody; delete what was dealt with long ago."""
     names = tuple(groups)
     while True:
-        counts = await letters.counts()
-        for name in names:
-            metrics.DLQ_EVENTS.labels(name).set(counts.get(name, 0))
+        for name, count in (await letters.counts(names)).items():
+            metrics.DLQ_EVENTS.set(count, name)
         await letters.forget()
-        patience.well()
-        await asyncio.sleep(INTERVAL_S)
-
-
-async def count_open_orders(store: PostgresProjections, patience: Patience) -> None:
-    """Measure how many orders are not final."""
-    while True:
-        metrics.OPEN_ORDERS.set(await store.open_orders())
         patience.well()
         await asyncio.sleep(INTERVAL_S)
 

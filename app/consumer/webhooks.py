@@ -50,7 +50,7 @@ async def keep_webhooks(
 ) -> None:
     """Count endpoints that are left alone, begin lost deliveries anew, forget what is old."""
     while True:
-        metrics.WEBHOOK_LEFT_ALONE.set(await endpoints.left_alone())
+        metrics.WEBHOOK_LEFT_ALONE.set(await endpoints.left_alone(), good_for_s=3 * UPKEEP_INTERVAL_S)
         revived = await deliveries.revive()
         if revived:
             log.warning("webhook_deliveries_begun_anew", deliveries=revived)

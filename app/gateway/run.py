@@ -28,6 +28,7 @@ from app.gateway.services import Services
 from app.gateway.waiting import Watch
 from app.infra.postgres.analytics import PostgresAnalytics
 from app.infra.postgres.api_keys import ApiKeys
+from app.infra.postgres.backlog import watch_postgres
 from app.infra.postgres.catalogue import PostgresCatalogue
 from app.infra.postgres.customers import PostgresCustomers
 from app.infra.postgres.dead_letters import DeadLetters
@@ -45,6 +46,8 @@ from app.infra.redis.documents import Documents
 from app.infra.redis.gate import Gate
 from app.infra.redis.hints import Hints
 from app.infra.redis.live import LiveChannel
+from app.infra.redis.metrics import watch_memory
+from app.infra.tasks import running
 from app.observability import logging, metrics
 from app.observability.health import CannotListenError, Check
 from app.replay.desk import Desk
@@ -125,6 +128,7 @@ async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Eve
     redis = await stack.enter_async_context(
         open_redis(settings.redis_url, settings.redis_db, settings.environment, "gateway")
     )
+    await stack.enter_async_context(running(watch_postgres(database), watch_memory(redis.hot)))
     lists, orders = PostgresOrderLists(database), PostgresOrders(database)
     cached = CachedOrders(orders, Documents(redis, settings.environment))
     stack.push_async_callback(cached.close)

@@ -25,6 +25,8 @@ DECIDED_MAX: Final = 1000
 ID_MAX: Final = 2**63 - 1
 ERROR_CHARACTERS_MAX: Final = 1000
 STACK_CHARACTERS_MAX: Final = 16_000
+COUNTED_MAX: Final = 10_000
+"""More letters of a group are not counted."""
 
 FAILED: Final = "failed"
 UNKNOWN: Final = "unknown"
@@ -162,9 +164,10 @@ class DeadLetters:
             failure.again_in_s or 0.0,
         )  # fmt: skip
 
-    async def counts(self) -> dict[str, int]:
-        """How many letters of each group wait for somebody."""
-        return {row["consumer_group"]: row["count"] for row in await self._database.fetch(SQL["counts"])}
+    async def counts(self, groups: Sequence[str]) -> dict[str, int]:
+        """How many letters of each of these groups wait for somebody, up to COUNTED_MAX."""
+        rows = await self._database.fetch(SQL["counts"], groups, COUNTED_MAX)
+        return {row["consumer_group"]: row["count"] for row in rows}
 
     async def forget(self) -> None:
         """Delete what was dealt with a month ago."""

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from app.domain.errors import Unavailable
+from app.infra.postgres.metrics import POOLS
 from app.observability import metrics
 
 ACQUIRE_TIMEOUT_S: Final = 2.0
@@ -63,6 +64,7 @@ class Database:
 
     def __init__(self, dsn: str, *, size: int, name: str) -> None:
         """Prepare a pool of at most `size` connections that call themselves `name`; `open` connects."""
+        self._name = name
         self._pool = asyncpg.create_pool(
             dsn,
             min_size=0,
@@ -82,10 +84,12 @@ class Database:
     async def open(self) -> "Database":
         """Set the pool up; it connects when it is first used."""
         await self._pool
+        POOLS.add(self._name, self._pool)
         return self
 
     async def close(self) -> None:
         """Give the connections back, at most five seconds long."""
+        POOLS.remove(self._pool)
         try:
             await asyncio.wait_for(self._pool.close(), 5)
         except TimeoutError:
@@ -96,8 +100,13 @@ class Database:
         """A connection. Raises Unavailable when none can be had in time or the server goes away."""
         with unavailable_when_away():
             started = time.perf_counter()
-            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
-            metrics.POOL_WAIT.observe(time.perf_counter() - started)
+            try:
+                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            except Exception:
+                metrics.POOL_TIMEOUTS.inc()
+                raise
+            finally:
+                metrics.POOL_WAIT.observe(time.perf_counter() - started)
             try:
                 yield connection
             finally:

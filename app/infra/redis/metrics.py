@@ -59,6 +59,7 @@ class _Counted(NamedTuple):
     role: str
     statistics: Statistics
     in_flight: Callable[[], int]
+    is_up: Callable[[], bool]
 
 
 class Reads:
@@ -80,6 +81,7 @@ class Export(Collector):
         self._clients: list[_Counted] = []
         self._reads: list[Reads] = []
         self.memory_ratio: float | None = None
+        self.evicted_keys: int | None = None
 
     def add(self, what: Reads) -> None:
         """Export these reads, and their near cache's client as `near`."""
@@ -93,7 +95,9 @@ class Export(Collector):
 
     def add_client(self, role: str, client: Client) -> None:
         """Export a client's statistics under a role; clients of one role are added up."""
-        self._clients.append(_Counted(role, client.statistics, lambda: client.in_flight))
+        self._clients.append(
+            _Counted(role, client.statistics, lambda: client.in_flight, lambda: client.is_up)
+        )
 
     def remove_client(self, client: Client) -> None:
         """Export them no more."""
@@ -108,6 +112,10 @@ class Export(Collector):
         if self.memory_ratio is not None:
             yield GaugeMetricFamily(
                 "holdfast_redis_memory_ratio", "Memory used, of what Redis may use", self.memory_ratio
+            )
+        if self.evicted_keys is not None:
+            yield CounterMetricFamily(
+                "holdfast_redis_evicted_keys", "Keys thrown out for want of memory", self.evicted_keys
             )
         if self._clients:
             yield from self._of_clients()
@@ -127,12 +135,15 @@ class Export(Collector):
         times = HistogramMetricFamily(
             "holdfast_redis_command_seconds", "Time to an answer, of one command a batch", labels=("role",)
         )
+        passes = GaugeMetricFamily("holdfast_redis_client_up", "Whether commands pass", labels=("role",))
         for role, clients in roles.items():
+            passes.add_metric((role,), min(client.is_up() for client in clients))
             waiting.add_metric((role,), sum(client.in_flight() for client in clients))
             counts = [
                 sum(column) for column in zip(*(x.statistics.round_trips for x in clients), strict=True)
             ]
             times.add_metric((role,), _buckets(counts), sum(x.statistics.round_trips_s for x in clients))
+        yield passes
         yield waiting
         yield times
 
@@ -177,17 +188,20 @@ REGISTRY.register(EXPORT)
 
 
 async def watch_memory(client: Client) -> None:
-    """Keep `holdfast_redis_memory_ratio` true until cancelled; it is not served while Redis is away."""
+    """Keep what Redis says of its memory true until cancelled; it is not served while Redis is away."""
     while True:
         try:
-            EXPORT.memory_ratio = _ratio(await client.execute("INFO", "memory", safe=True))
+            info = await client.execute("INFO", safe=True)
+            EXPORT.memory_ratio, EXPORT.evicted_keys = _memory(info)
         except HotpathError:
-            EXPORT.memory_ratio = None
+            EXPORT.memory_ratio = EXPORT.evicted_keys = None
         await asyncio.sleep(MEMORY_PAUSE_S)
 
 
-def _ratio(info: bytes) -> float | None:
-    """Memory used over `maxmemory`, or over the machine's memory where Redis has no limit of its own."""
+def _memory(info: bytes) -> tuple[float | None, int | None]:
+    """Memory used over `maxmemory` (the machine's where there is none), and the count of evicted keys."""
     found = dict(line.partition(":")[::2] for line in info.decode().splitlines())
     limit = int(found.get("maxmemory", 0)) or int(found.get("total_system_memory", 0))
-    return int(found["used_memory"]) / limit if limit else None
+    evicted = found.get("evicted_keys")
+    ratio = int(found["used_memory"]) / limit if limit else None
+    return ratio, None if evicted is None else int(evicted)

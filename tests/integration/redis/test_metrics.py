@@ -1,10 +1,12 @@
 """What the hot path counts is served as metrics, and how full Redis is."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.hotpath.errors import NotNow
 from app.infra.redis import metrics as redis_metrics
 from app.infra.redis.clients import open_redis
 from app.observability import metrics
@@ -72,10 +74,32 @@ async def test_the_share_of_memory_is_served_while_redis_says_it(valkey, clients
         await until(lambda ratio: ratio is None)
     finally:
         watching.cancel()
-        redis_metrics.EXPORT.memory_ratio = None
+        redis_metrics.EXPORT.memory_ratio = redis_metrics.EXPORT.evicted_keys = None
 
 
 @pytest.mark.parametrize("info", [b"used_memory:5\r\nmaxmemory:0\r\n", b"used_memory:5\r\n"])
 def test_without_any_limit_there_is_no_ratio(info):
     """Some servers do not say how large their machine is."""
-    assert redis_metrics._ratio(info) is None
+    assert redis_metrics._memory(info) == (None, None)
+
+
+async def test_keys_that_redis_threw_out_are_counted(clients, monkeypatch):
+    """As the server counts them: a cache that is too small shows."""
+    monkeypatch.setattr(redis_metrics, "MEMORY_PAUSE_S", 0.02)
+    assert await clients.hot.ready(5)
+    watching = asyncio.create_task(redis_metrics.watch_memory(clients.hot))
+    name = ("holdfast_redis_evicted_keys_total", ())
+    try:
+        await clients.hot.execute("SET", "thrown-out", 1)
+        await clients.hot.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        await clients.hot.execute("CONFIG", "SET", "maxmemory", 1)
+        with suppress(NotNow):  # nothing is left to be thrown out
+            await clients.hot.execute("SET", "another", 1)
+        async with asyncio.timeout(10):
+            while not served().get(name):
+                await asyncio.sleep(0.01)
+    finally:
+        await clients.hot.execute("CONFIG", "SET", "maxmemory", 0)
+        await clients.hot.execute("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        watching.cancel()
+        redis_metrics.EXPORT.memory_ratio = redis_metrics.EXPORT.evicted_keys = None

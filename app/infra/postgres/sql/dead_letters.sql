@@ -38,8 +38,11 @@ UPDATE dead_letters SET attempts = attempts + 1, error = $2, stack = $3, kind = 
     next_at = now() + make_interval(secs => $6)
 WHERE id = $1 AND state = 'retrying';
 
--- counts: open letters by group
-SELECT consumer_group, count(*) FROM dead_letters WHERE state = 'open' GROUP BY consumer_group;
+-- counts: open letters of some groups, so many at most of each
+SELECT g AS consumer_group, (
+    SELECT count(*) FROM (SELECT FROM dead_letters WHERE consumer_group = g AND state = 'open' LIMIT $2) o
+)
+FROM unnest($1::text[]) AS g;
 
 -- forget: letters that were dealt with long ago
 DELETE FROM dead_letters WHERE state IN ('handled', 'discarded') AND last_at < now() - interval '30 days';
