@@ -12,13 +12,14 @@ import structlog
 
 from app.domain.ids import ORDER_ID
 from app.gateway import problems
-from app.gateway.exchange import Application, Call, Message, Receive, Scope, Send, Stream, send_reply
+from app.gateway.exchange import Application, Call, Headers, Message, Receive, Scope, Send, Stream, send_reply
 from app.gateway.hot import READ_PATH, SLOW_S, HotRoutes
 from app.gateway.shedding import METHODS, PROBES, REQUESTS_MAX, Shedding
 from app.observability import metrics
 from app.observability.access_log import AccessLog
 
 STATE: Final = "call"
+CLOSE: Final[Headers] = ((b"connection", b"close"),)
 _STREAMS: Final = 200
 
 
@@ -39,8 +40,16 @@ class Edge:
         self._shedding = Shedding(requests_max)
         self._crowded_from = self._shedding.crowded_from
         self._in_flight = 0
+        self._is_leaving = False
+        self.closing: Headers = ()
+        """What every answer says about its connection."""
         metrics.HTTP_IN_FLIGHT.set_function(lambda: self._in_flight)
         self._access_log = access_log
+
+    def leave(self) -> None:
+        """Have every answer from now on close its connection: no other request comes after it."""
+        self._is_leaving = True
+        self.closing = CLOSE
 
     def flush(self) -> None:
         """Write what the access log has gathered."""
@@ -50,11 +59,12 @@ class Edge:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        if self._hot is not None and not self._access_log.is_verbose and await self._hot.read(scope, send):
+        is_quick = self._hot is not None and not self._is_leaving and not self._access_log.is_verbose
+        if is_quick and self._hot is not None and await self._hot.read(scope, send):
             return
         method = scope["method"]
         if self._in_flight >= self._crowded_from:
-            refusal = self._shedding.refusal(scope, self._in_flight)
+            refusal = self._shedding.refusal(scope, self._in_flight, self.closing)
             if refusal is not None:  # nothing of it is read or written down: refusing has to be cheap
                 await send_reply(send, refusal)
                 return
@@ -63,7 +73,7 @@ class Edge:
         tokens = structlog.contextvars.bind_contextvars(
             correlation_id=call.correlation_id, request_id=call.request_id
         )
-        answer = _Answer(send, call)
+        answer = _Answer(send, call, self)
         self._in_flight += 1
         try:
             await self._answer(scope, call, answer)
@@ -124,10 +134,11 @@ def _is_quiet(call: Call, status: int, seconds: float) -> bool:
 class _Answer:
     """Sends, and adds to every response the ids that let somebody find it again."""
 
-    __slots__ = ("_call", "_send", "status")
+    __slots__ = ("_call", "_edge", "_send", "status")
 
-    def __init__(self, send: Send, call: Call) -> None:
+    def __init__(self, send: Send, call: Call, edge: Edge) -> None:
         self._send = send
+        self._edge = edge
         self._call = call
         self.status = 0
 
@@ -138,5 +149,5 @@ class _Answer:
                 (b"x-request-id", self._call.request_id.encode()),
                 (b"x-correlation-id", self._call.correlation_id.encode()),
             )
-            message["headers"] = [*message["headers"], *self._call.limits, *ids]
+            message["headers"] = [*message["headers"], *self._call.limits, *ids, *self._edge.closing]
         await self._send(message)

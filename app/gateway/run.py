@@ -8,6 +8,7 @@ their keys.
 import asyncio
 import signal
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import uvloop
@@ -19,11 +20,12 @@ from app.gateway.admission import Admissions
 from app.gateway.application import application
 from app.gateway.auth import Keyring
 from app.gateway.cached_orders import CachedOrders
+from app.gateway.edge import Edge
 from app.gateway.live import Live
 from app.gateway.openapi import open_api
 from app.gateway.pages import docs_page
 from app.gateway.routes import ROUTES
-from app.gateway.server import check_port, serve
+from app.gateway.server import LINGER_S, check_port, serve
 from app.gateway.services import Services
 from app.gateway.waiting import Watch
 from app.infra.postgres.analytics import PostgresAnalytics
@@ -90,11 +92,18 @@ async def _run(settings: Settings) -> int:
             settings.listen_host,
             settings.port,
             stopping,
-            drain=services.let_go,
+            drain=partial(_leave, edge, services),
             shutdown_timeout_s=settings.shutdown_timeout_s,
+            linger_s=LINGER_S,
         )
         log.info("stopped", clean=well)
     return 0 if well else EXIT_FAILED
+
+
+def _leave(edge: Edge, services: Services) -> None:
+    """Let go whom we hold for long, and let every connection end with its next answer."""
+    edge.leave()
+    services.let_go()
 
 
 async def tell_of_postgres(is_well: Check) -> None:

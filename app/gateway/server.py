@@ -3,23 +3,33 @@
 The embedded server shares our event loop and leaves signals to us. It takes its port with SO_REUSEPORT, by
 which two gateways would quietly share it; `check_port` refuses that. Its `backpressure` counts connections,
 idle ones too, and lets more wait unheard; so it is set far above what the edge refuses with an answer.
+
+Told to stop, Granian closes idle connections at once, and with them the requests that are just on their way.
+So we linger before that: the server goes on serving, readiness says no, and each answer closes its
+connection, until there is none left or `LINGER_S` is over. Who was silent for so long is closed unasked.
 """
 
 import asyncio
 import resource
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from app.gateway.connections import connected
 from app.observability.logging import logger
 
 CONNECTIONS_MAX: Final = 8_192
-BACKLOG: Final = 1_024
+BACKLOG: Final = 4_096
+"""Connections that wait to be taken; the kernel may have a lower limit of its own (`net.core.somaxconn`)."""
 HEAD_TIMEOUT_MS: Final = 10_000
+LINGER_S: Final = 1.0
+"""How long it goes on when it is told to stop; never more than a quarter of the time that it has."""
+LOOK_S: Final = 0.05
 _DESCRIPTORS_SPARE: Final = 256
 
 log = logger("server")
@@ -54,10 +64,12 @@ async def serve(
     *,
     drain: Callable[[], None],
     shutdown_timeout_s: float,
+    linger_s: float = 0.0,
 ) -> bool:
     """Serve until `stopping`, then finish what is held; False when the server ended by itself.
 
-    `drain` is called before the wait for what is held: it shortens what could be held for long.
+    `drain` is called first: it shortens what could be held for long and has answers close their connections.
+    For up to `linger_s` seconds that is waited for, and whoever connects is still served.
     """
     server = Server(
         app,
@@ -78,10 +90,19 @@ async def serve(
         told.cancel()
         log.error("http_server_ended", exc_info=serving.exception())
         return False
-    server.stop()  # type: ignore[no-untyped-call]
     drain()
-    _, held = await asyncio.wait((serving,), timeout=shutdown_timeout_s)
+    ends_at = monotonic() + shutdown_timeout_s
+    await _linger(port, min(linger_s, shutdown_timeout_s / 4))
+    server.stop()  # type: ignore[no-untyped-call]
+    _, held = await asyncio.wait((serving,), timeout=ends_at - monotonic())
     if held:
         log.warning("gave_up_on_held_requests", waited_s=shutdown_timeout_s)
         serving.cancel()
     return True
+
+
+async def _linger(port: int, seconds: float) -> None:
+    """Wait until nobody is connected to our port any more, at most `seconds` seconds."""
+    ends_at = monotonic() + seconds
+    while monotonic() < ends_at and connected(port):  # noqa: ASYNC110 - Granian has no event for it
+        await asyncio.sleep(LOOK_S)

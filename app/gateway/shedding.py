@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 from app.gateway import problems
-from app.gateway.exchange import Call, Message, Reply, Scope
+from app.gateway.exchange import Call, Headers, Message, Reply, Scope
 from app.gateway.hot import PLACE_PATH, READ_PATH
 from app.gateway.problem_kinds import BY_SLUG
 from app.observability import metrics
@@ -49,8 +49,8 @@ class Shedding:
         self._refused = 0
         self._telling: asyncio.TimerHandle | None = None
 
-    def refusal(self, scope: Scope, in_flight: int) -> Reply | None:
-        """The answer to a request that has no room beside so many; None where it has."""
+    def refusal(self, scope: Scope, in_flight: int, more: Headers = ()) -> Reply | None:
+        """The answer to a request that has no room beside so many, with `more` headers; None where it has."""
         method, path = scope["method"], scope["path"]
         route, room = self._class_of(method, path)
         if in_flight < room or path in PROBES:
@@ -63,7 +63,7 @@ class Shedding:
         metrics.HTTP.timer(method if method in METHODS else "other", route).count(self._kind.status, 0.0)
         self._count()
         detail = f"{in_flight} requests are under way."
-        return problems.reply(call, self._kind, detail, headers=(*_RETRY_AFTER, *ids))
+        return problems.reply(call, self._kind, detail, headers=(*_RETRY_AFTER, *ids, *more))
 
     def _class_of(self, method: str, path: str) -> tuple[str, int]:
         """The route of a request, and how many may be under way when it comes."""
