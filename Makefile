@@ -22,7 +22,7 @@ COMPILE = .venv/lock-tools/bin/uv pip compile --quiet
 COMPILED = --universal --python-version=3.11 --generate-hashes $(ARGS)
 
 .DEFAULT_GOAL := all
-.PHONY: all environment help up down test test-full check bench image image-test sbom alerts alerts-test lock clean
+.PHONY: all environment help up down test test-full check bench image image-test sbom alerts alerts-test lock clean asyncapi
 
 all: environment help
 
@@ -41,6 +41,7 @@ help:
 	@echo 'make alerts     write the alert rules into the object of the Prometheus operator, too'
 	@echo 'make alerts-test  try every alert with promtool, and parse what dashboards and runbooks ask'
 	@echo 'make sbom       list what is in the image, with versions and licences: build/holdfast.cdx.json'
+	@echo 'make asyncapi   have the official AsyncAPI parser read the document of events (needs npm)'
 	@echo 'make lock       resolve the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)'
 	@echo 'make clean      remove the environment and every cache; the data stays'
 
@@ -79,6 +80,9 @@ alerts-test: environment
 
 sbom: image
 	sh image/sbom.sh
+
+asyncapi: environment
+	sh tests/contract/asyncapi/check.sh
 
 bench: environment
 	@sh requirements/peers.sh

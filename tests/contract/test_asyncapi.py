@@ -1,8 +1,6 @@
 """The AsyncAPI document says what is published: every event, where it goes, and true examples of it."""
 
-import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,6 @@ from tests.integration.gateway.served import Gateway
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(async_api())
 MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
-PARSER = "@asyncapi/parser@3.6.3"
-TOOL = """
-import { Parser } from '@asyncapi/parser';
-import { readFileSync } from 'node:fs';
-const { document, diagnostics } = await new Parser().parse(readFileSync('asyncapi.json', 'utf8'));
-const found = diagnostics.filter((d) => d.severity < 2);
-console.log(JSON.stringify({ version: document?.version() ?? null, found }));
-"""
 
 
 def resolved(reference: str) -> Any:
@@ -125,18 +115,11 @@ def test_examples_are_what_is_published_and_what_the_schemas_say(cls: type):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(300)
-def test_the_tool_of_asyncapi_finds_nothing(tmp_path: Path):
-    """The official parser, with its rules and the official JSON Schema: no error and no warning."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", PARSER]
-    done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    if done.returncode:
-        pytest.skip(f"npm cannot install {PARSER}: {done.stderr[-300:]}")
-    (tmp_path / "asyncapi.json").write_bytes(async_api())
-    (tmp_path / "check.mjs").write_text(TOOL, encoding="utf-8")
-    done = subprocess.run(
-        ["node", "check.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert json.loads(done.stdout) == {"version": "3.0.0", "found": []}
+@pytest.mark.timeout(900)
+def test_the_tool_of_asyncapi_finds_nothing():
+    """The official parser, with its rules and the official JSON Schema (`make asyncapi`)."""
+    folder = Path(__file__).parent / "asyncapi"
+    if subprocess.run(["sh", folder / "install.sh"], check=False).returncode:
+        pytest.skip("the parser cannot be installed here")
+    done = subprocess.run(["sh", folder / "check.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
