@@ -17,5 +17,5 @@ debootstrap --variant=minbase --include=python3,ca-certificates,tzdata bookworm 
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* \
     "$root"/usr/share/man/* "$root"/usr/share/info/* "$root"/usr/share/locale/*
 # Of the documents the licences stay: who passes the packages on passes them on.
-find "$root/usr/share/doc" ! -type d ! -name copyright -delete
+find "$root/usr/share/doc" -mindepth 2 ! -type d ! -name copyright -delete
 tar --directory "$root" --create --one-file-system . | "$engine" import - "$name" >/dev/null

@@ -35,6 +35,10 @@ if ! "$engine" image inspect "$python_image" >/dev/null 2>&1 && ! "$engine" pull
     echo "holdfast: $python_image cannot be had here" >&2
     python_image=holdfast-base:bookworm
     sh image/base.sh "$python_image" "$engine"
+else
+    # A tag may be moved while it is built from: from here on it is a digest, and the image's label says which.
+    digest=$("$engine" image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{end}}' "$python_image")
+    python_image=${digest:-$python_image}
 fi
 
 fresh=

@@ -91,7 +91,7 @@ async def test_it_holds_no_secret(engine: Engine, image: str) -> None:
 async def test_it_says_what_it_is(engine: Engine, image: str) -> None:
     """Title, licence, version and revision, by the names that registries show."""
     labels = (await engine.inspect(image))["Config"]["Labels"]
-    for name in ("title", "description", "licenses", "version", "revision"):
+    for name in ("title", "description", "licenses", "version", "revision", "base.name"):
         assert labels[f"org.opencontainers.image.{name}"]
     said = await engine.run("run", "--rm", image, "--help")
     assert "migrate" in said[1]
