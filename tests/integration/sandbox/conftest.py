@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -122,6 +122,5 @@ async def http(sandbox: SandboxProcess) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def client(sandbox: SandboxProcess) -> AsyncIterator[stripe.StripeClient]:
     """Stripe's own library."""
-    library: Any = stripe_client(sandbox.url)
-    yield library
-    await library._requestor._client.close_async()
+    async with stripe_client(sandbox.url) as library:
+        yield library

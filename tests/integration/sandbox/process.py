@@ -5,6 +5,8 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,12 @@ class SandboxProcess:
             return state
 
 
-def stripe_client(url: str, key: str = KEY) -> stripe.StripeClient:
-    """The official library, pointed at a sandbox; it does not retry by itself."""
+@asynccontextmanager
+async def stripe_client(url: str, key: str = KEY) -> AsyncIterator[stripe.StripeClient]:
+    """The official library, pointed at a sandbox; it does not retry. The connections it keeps are closed."""
     transport = stripe.HTTPXClient(timeout=httpx.Timeout(5.0, connect=2.0))
     addresses: Any = {"api": url}
-    return stripe.StripeClient(key, base_addresses=addresses, http_client=transport, max_network_retries=0)
+    try:
+        yield stripe.StripeClient(key, base_addresses=addresses, http_client=transport, max_network_retries=0)
+    finally:
+        await transport.close_async()

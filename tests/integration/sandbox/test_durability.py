@@ -3,8 +3,11 @@
 import asyncio
 import sqlite3
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 
 import httpx
+import pytest
 
 from app.dev.sandbox.audit import audit_payments
 from tests.integration.sandbox.process import SandboxProcess
@@ -86,6 +89,10 @@ class Shop:
         await self.carrier("POST", f"/v1/shipments/ful_{number}_1/release")
         await self.post(f"{path}/capture", f"pay:{number}:capture:1", {})
 
+    async def close(self) -> None:
+        """Close the connections that are kept."""
+        await self._http.aclose()
+
     async def run(self) -> None:
         """All orders, some at once."""
         places = asyncio.Semaphore(AT_ONCE)
@@ -99,10 +106,23 @@ class Shop:
                 group.create_task(one(number))
 
 
-async def test_kill_9_in_the_middle_loses_and_doubles_nothing(start, receiver):
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[[SandboxProcess], Shop]]:
+    """Opens a shop at a sandbox; its connections are closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        def open_at(sandbox: SandboxProcess) -> Shop:
+            shop = Shop(sandbox)
+            stack.push_async_callback(shop.close)
+            return shop
+
+        yield open_at
+
+
+async def test_kill_9_in_the_middle_loses_and_doubles_nothing(start, receiver, opened):
     """Killed four times under load: each order has one intent and one capture, and every parcel arrives."""
     sandbox = await start(receiver.url)
-    shop = Shop(sandbox)
+    shop = opened(sandbox)
     running = asyncio.create_task(shop.run())
     for answers in (40, 120, 200, 300):
         await shop.until_answered(answers, running)
@@ -124,10 +144,10 @@ async def test_kill_9_in_the_middle_loses_and_doubles_nothing(start, receiver):
         assert list(dict.fromkeys(receiver.taken(reference))) == arrived
 
 
-async def test_every_answer_is_given_again_after_kill_9(start):
+async def test_every_answer_is_given_again_after_kill_9(start, opened):
     """An answer received before the kill is byte for byte the answer to the same key afterwards."""
     sandbox = await start()
-    shop = Shop(sandbox)
+    shop = opened(sandbox)
     forms = {f"k{number}": {"amount": str(1 + number), "currency": "eur"} for number in range(200)}
     running = asyncio.gather(
         *(shop.post("/v1/payment_intents", key, form) for key, form in forms.items()), return_exceptions=True
@@ -146,10 +166,10 @@ async def test_every_answer_is_given_again_after_kill_9(start):
     assert (await audit_payments(sandbox.url)).intents == len(forms)
 
 
-async def test_sigterm_ends_it_cleanly_and_the_file_is_whole(start):
+async def test_sigterm_ends_it_cleanly_and_the_file_is_whole(start, opened):
     """Exit code 0, no write-ahead log left behind, and SQLite finds nothing wrong."""
     sandbox = await start()
-    await Shop(sandbox).order(1)
+    await opened(sandbox).order(1)
     assert await sandbox.stop() == 0
     assert not sandbox.data.with_name(sandbox.data.name + "-wal").exists()
     with sqlite3.connect(sandbox.data) as database:

@@ -208,8 +208,9 @@ async def test_what_does_not_exist_is_missing(client):
 @pytest.mark.parametrize("key", ["sk_live_1234567890", "pk_test_1", "nonsense"])
 async def test_only_test_keys_are_taken(sandbox, key):
     """401 in Stripe's words for anything but sk_test_…; the key itself is not repeated."""
-    with pytest.raises(stripe.AuthenticationError) as caught:
-        await stripe_client(sandbox.url, key).v1.payment_intents.list_async()
+    async with stripe_client(sandbox.url, key) as client:
+        with pytest.raises(stripe.AuthenticationError) as caught:
+            await client.v1.payment_intents.list_async()
     assert caught.value.http_status == 401
     assert key not in str(caught.value) or len(key) < 10
 
