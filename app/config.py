@@ -49,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     carrier_url: str
     carrier_webhook_secret: str
     otel_exporter_otlp_endpoint: str | None
+    otel_exporter_otlp_headers: tuple[tuple[str, str], ...] | None
+    otel_traces_sampler_arg: float
     smtp_url: str | None
     mail_from: str
     shutdown_timeout_s: float
@@ -148,7 +150,23 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         modes=("gateway",),
         secret=True,
     ),
-    Setting("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go; reserved, nothing is sent yet", values.http_url),
+    Setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "where traces go, by OTLP over HTTP: `http(s)://host:4318`; without it there are none",
+        values.http_url,
+    ),
+    Setting(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "what is sent with them: `name=value`, comma list, percent-encoded",
+        values.pairs,
+        secret=True,
+    ),
+    Setting(
+        "OTEL_TRACES_SAMPLER_ARG",
+        "the share of the traces that begin here which is kept, 0 to 1; who sends a `traceparent` decides",
+        values.share,
+        "1",
+    ),
     Setting(
         "SMTP_URL",
         "the mail server: `smtp://`, `smtp+starttls://` or `smtps://user:password@host:port`; without it "

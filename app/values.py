@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 _ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})\Z")
@@ -18,6 +18,7 @@ PORT_MAX: Final = 65535
 RATE_MAX_PER_S: Final = 1_000_000
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[A-Za-z0-9_-]{1,63}\Z")
 _VISIBLE: Final = re.compile(r"[!-~]+\Z")
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
 _MAIL_ADDRESS: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,189}"
 _MAILBOX: Final = re.compile(rf"(?:{_MAIL_ADDRESS}|[\w .&'-]{{1,100}} <{_MAIL_ADDRESS}>)\Z")
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
@@ -106,6 +107,29 @@ def http_url(value: str) -> str:
     if not _VISIBLE.match(value) or any(sign in value for sign in "@?#\\"):
         raise ValueError("be a URL of host, port and path only: no user, query, fragment or space")
     return value.rstrip("/")
+
+
+def pairs(value: str) -> tuple[tuple[str, str], ...]:
+    """Names of headers with their values: `name=value`, a comma list, percent-encoded."""
+    found = []
+    for part in value.split(","):
+        name, sign, text_ = (piece.strip() for piece in part.partition("="))
+        decoded = unquote(text_)
+        if not sign or not _HEADER.match(name) or not decoded.isascii() or not decoded.isprintable():
+            raise ValueError("be a comma list of name=value, percent-encoded, as headers are")
+        found.append((name.lower(), decoded))
+    return tuple(found)
+
+
+def share(value: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError("be a number from 0 to 1")
+    return number
 
 
 def database_url(value: str) -> str:

@@ -26,7 +26,7 @@ from app.infra.mail.smtp import (
 )
 from app.infra.mail.writing import MailWriter, UnwritableError
 from app.infra.postgres.mails import Mail, PostgresMails
-from app.observability import metrics
+from app.observability import metrics, tracing
 from app.observability.logging import logger
 
 POLL_S: Final = 1.0
@@ -140,9 +140,11 @@ class MailSender:
         return len(claimed)
 
     async def _send(self, connection: SmtpConnection, mail: Mail) -> None:
+        ids: tracing.Attributes = {"holdfast.order_id": mail.order.id, "holdfast.mail": mail.kind}
         try:
-            message = self._writer.write(mail)
-            await connection.send(message)
+            with tracing.step("send mail", "client", mail.traceparent, ids):
+                message = self._writer.write(mail)
+                await connection.send(message)
         except MailRefused as error:
             await self._refused(mail, str(error), is_final=error.is_final, code=error.code)
         except UnwritableError as error:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from operator import attrgetter
 from typing import Final
 
 from app.consumer.leases import Holding
@@ -21,6 +22,7 @@ from app.infra.postgres.event_outbox import EventOutbox
 from app.infra.redis.hints import Listener
 from app.infra.redis.streams import EventStreams
 from app.infra.tasks import end
+from app.observability import tracing
 from app.observability.logging import logger
 
 BATCH_SIZE_MAX: Final = 500
@@ -38,6 +40,7 @@ REFUSED_S: Final = 0.1
 LEADER: Final = 0
 """Whoever has this shard does what is to be done once for everybody."""
 CHORES_END_S: Final = 5.0
+_TRACEPARENT: Final = attrgetter("traceparent")
 
 log = logger("relay")
 
@@ -144,7 +147,9 @@ class Relay:
         batch = await outbox.waiting(size_max, shards=shards, of=self._streams.shards)
         if not batch.events:
             return 0, set()
-        answers = await self._streams.publish([event.envelope for event in batch.events], tokens)
+        envelopes = [event.envelope for event in batch.events]
+        with tracing.of_many("publish events", "producer", envelopes, _TRACEPARENT):
+            answers = await self._streams.publish(envelopes, tokens)
         published = [event for event, done in zip(batch.events, answers, strict=True) if done]
         if published:
             await outbox.published(published)

@@ -21,7 +21,7 @@ import uvloop
 from app.config import Settings
 from app.connections import OUTSIDE_POOL
 from app.consumer import upkeep
-from app.consumer.dispatch import groups
+from app.consumer.dispatch import Group, groups
 from app.consumer.group_parts import GroupParts
 from app.consumer.leases import Leases
 from app.consumer.mail_sender import mail_sender
@@ -56,7 +56,7 @@ from app.infra.redis.metrics import watch_memory
 from app.infra.redis.stream_upkeep import StreamUpkeep
 from app.infra.redis.streams import EventStreams
 from app.infra.tasks import running
-from app.observability import health, logging, metrics
+from app.observability import health, logging, metrics, tracing
 
 SHUTDOWN_SHARE: Final = 0.8
 """How much of SHUTDOWN_TIMEOUT_S the batch under way may take; the rest is for closing."""
@@ -74,7 +74,8 @@ def run(settings: Settings) -> int:
         level=settings.log_level, fmt=settings.log_format, mode="consumer", environment=settings.environment
     )
     metrics.serve_for("consumer")
-    return uvloop.run(_run(settings))
+    with tracing.started(tracing.target_of(settings, "consumer")):
+        return uvloop.run(_run(settings))
 
 
 async def _run(settings: Settings) -> int:
@@ -109,7 +110,7 @@ async def _run(settings: Settings) -> int:
         documents = write_documents(Documents(redis, settings.environment))
         hints = Hints(redis)
         jobs = partial(hints.publish, streams.hint_workflow_outbox(settings.environment))
-        known = groups(documents, sender.wake if sender else None, hint_deliveries(jobs))
+        known = _traced(groups(documents, sender.wake if sender else None, hint_deliveries(jobs)))
         names = [group.name for group in known]
         beating = Database(settings.database_url, size=1, name="consumer-leases")  # waits behind nothing
         stack.push_async_callback((await beating.open()).close)
@@ -147,6 +148,16 @@ async def _run(settings: Settings) -> int:
         await _hand_back(leases)
     forcing.cancel()
     return code
+
+
+def _traced(known: tuple[Group, ...]) -> tuple[Group, ...]:
+    """The same groups, which tell of what they do where anybody wants traces."""
+    traces = tracing.active()
+    if traces is None:
+        return known
+    from app.consumer.traces import traced  # noqa: PLC0415 - not even imported where nobody wants it
+
+    return traced(known, traces)
 
 
 async def _until_stopped(

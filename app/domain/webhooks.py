@@ -41,13 +41,17 @@ def signature(secrets: Sequence[str], delivery_id: str, timestamp: int, body: by
 
 
 class Post(msgspec.Struct, frozen=True):
-    """What is sent: one delivery to one endpoint. `secrets` are never shown, not even in a traceback."""
+    """What is sent: one delivery to one endpoint. `secrets` are never shown, not even in a traceback.
+
+    `traceparent` is the event's.
+    """
 
     delivery_id: str
     endpoint_id: str
     url: str
     body: bytes
     secrets: tuple[str, ...]
+    traceparent: str | None = None
 
     def __repr__(self) -> str:
         return f"Post({self.delivery_id!r}, {self.endpoint_id!r})"

@@ -4,7 +4,7 @@ Litestar finds the route, where the edge has not found a hot one already; everyt
 plain functions over `Call` and `Reply`.
 """
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from litestar import Litestar, Request, Response
 from litestar.enums import HttpMethod
@@ -22,7 +22,11 @@ from app.gateway.route import Route
 from app.gateway.routes import ROUTES
 from app.gateway.services import Services
 from app.gateway.shedding import REQUESTS_MAX
+from app.observability import tracing
 from app.observability.access_log import AccessLog
+
+if TYPE_CHECKING:
+    from app.gateway.traces import RequestTraces
 
 
 def application(services: Services, *, requests_max: int = REQUESTS_MAX) -> Edge:
@@ -30,20 +34,32 @@ def application(services: Services, *, requests_max: int = REQUESTS_MAX) -> Edge
     paths: dict[str, dict[str, Route]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method] = route
-    inner = Litestar(
-        route_handlers=[_handler(path, by_method, services) for path, by_method in paths.items()],
-        exception_handlers={HTTPException: _of_router, Exception: _of_router},
-        openapi_config=None,
-        logging_config=None,
-        request_max_body_size=None,
-    )
+    with tracing.unseen():
+        inner = Litestar(
+            route_handlers=[_handler(path, by_method, services) for path, by_method in paths.items()],
+            exception_handlers={HTTPException: _of_router, Exception: _of_router},
+            openapi_config=None,
+            logging_config=None,
+            request_max_body_size=None,
+        )
     access_log = AccessLog()
     return Edge(
         cast("Application", inner),
         access_log,
         HotRoutes(services, access_log),
         requests_max=requests_max,
+        traces=_traces(),
     )
+
+
+def _traces() -> "RequestTraces | None":
+    """What makes the spans of requests; None where nobody wants traces."""
+    traces = tracing.active()
+    if traces is None:
+        return None
+    from app.gateway.traces import RequestTraces  # noqa: PLC0415 - not even imported where nobody wants it
+
+    return RequestTraces(traces)
 
 
 def _handler(path: str, by_method: dict[str, Route], services: Services) -> HTTPRouteHandler:

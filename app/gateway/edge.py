@@ -6,7 +6,7 @@ path, so no personal data gets into them. Reads of an order that went well have 
 """
 
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -17,6 +17,9 @@ from app.gateway.hot import READ_PATH, SLOW_S, HotRoutes
 from app.gateway.shedding import METHODS, PROBES, REQUESTS_MAX, Shedding
 from app.observability import metrics
 from app.observability.access_log import AccessLog
+
+if TYPE_CHECKING:
+    from app.gateway.traces import RequestTraces
 
 STATE: Final = "call"
 CLOSE: Final[Headers] = ((b"connection", b"close"),)
@@ -33,6 +36,7 @@ class Edge:
         hot: HotRoutes | None = None,
         *,
         requests_max: int = REQUESTS_MAX,
+        traces: "RequestTraces | None" = None,
     ) -> None:
         """Serve `hot` itself and the rest by `app`, at most `requests_max` requests at once."""
         self._app = app
@@ -45,6 +49,7 @@ class Edge:
         """What every answer says about its connection."""
         metrics.HTTP_IN_FLIGHT.set_function(lambda: self._in_flight)
         self._access_log = access_log
+        self._traces = traces
 
     def leave(self) -> None:
         """Have every answer from now on close its connection: no other request comes after it."""
@@ -70,6 +75,7 @@ class Edge:
                 return
         started = perf_counter()
         call = Call(method, scope["path"], scope["query_string"], scope["headers"], receive)
+        span = None if self._traces is None else self._traces.begun(call)
         tokens = structlog.contextvars.bind_contextvars(
             correlation_id=call.correlation_id, request_id=call.request_id
         )
@@ -85,6 +91,8 @@ class Edge:
             status = answer.status if call.stream is None else _STREAMS
             self._account(method, call, status, perf_counter() - started)
             structlog.contextvars.reset_contextvars(**tokens)
+            if span is not None and self._traces is not None:
+                self._traces.ended(span, call, status)
         if call.stream is not None:
             await self._go_on(call, call.stream, answer, scope["client"])
 
@@ -123,6 +131,8 @@ class Edge:
             "correlation_id": call.correlation_id,  # a webhook learns it only when its order is found
             "request_id": call.request_id,
         }
+        if self._traces is not None and call.traceparent is not None:
+            line["trace_id"] = call.traceparent[3:35]
         self._access_log.line(line, debug=call.path in PROBES or _is_quiet(call, status, seconds))
 
 

@@ -50,7 +50,7 @@ from app.infra.redis.hints import Hints
 from app.infra.redis.live import LiveChannel
 from app.infra.redis.metrics import watch_memory
 from app.infra.tasks import running
-from app.observability import logging, metrics
+from app.observability import logging, metrics, tracing
 from app.observability.health import CannotListenError, Check
 from app.replay.desk import Desk
 
@@ -71,7 +71,8 @@ def run(settings: Settings) -> int:
         check_port(settings.listen_host, settings.port)
     except OSError as error:
         raise CannotListenError("PORT", settings.listen_host, settings.port, error) from None
-    return uvloop.run(_run(settings))
+    with tracing.started(tracing.target_of(settings, "gateway")):
+        return uvloop.run(_run(settings))
 
 
 async def _run(settings: Settings) -> int:

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import h11
 
+from app.observability import tracing
+
 BODY_BYTES_MAX = 4 * 1024 * 1024
 HEAD_BYTES_MAX = 64 * 1024
 IDLE_S_MAX = 20.0
@@ -169,6 +171,13 @@ class Outbound:
 
     async def call(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Answer:
         """Send one request and return its answer, whatever its status. Raises CallFailed."""
+        attributes: tracing.Attributes = {"http.request.method": method, "server.address": self._host}
+        with tracing.inner(f"{method} {self._host}", "client", attributes) as span:
+            answer = await self._call(method, target, headers, body)
+            span.set("http.response.status_code", answer.status)
+            return answer
+
+    async def _call(self, method: str, target: str, headers: Headers, body: bytes) -> Answer:
         head = [("host", self._authority), *headers]
         if body or method in {"POST", "PUT"}:
             head.append(("content-length", str(len(body))))

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import uvloop
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import (
@@ -39,7 +39,7 @@ from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.infra.temporal.client import connect, is_well
 from app.infra.webhooks.sender import HttpSender
-from app.observability import health, logging, metrics
+from app.observability import health, logging, metrics, tracing
 from app.replay.engine import Engine
 from app.replay.registry import handlers
 from app.workers.activities.inventory import InventoryActivities
@@ -78,7 +78,8 @@ def run(settings: Settings) -> int:
         level=settings.log_level, fmt=settings.log_format, mode="worker", environment=settings.environment
     )
     metrics.serve_for("worker")
-    return uvloop.run(_run(settings))
+    with tracing.started(tracing.target_of(settings, "worker")):
+        return uvloop.run(_run(settings))
 
 
 async def _run(settings: Settings) -> int:
@@ -141,6 +142,7 @@ async def _patiently_connect(settings: Settings, stop: asyncio.Event) -> Client 
                 tls_cert=settings.temporal_tls_cert,
                 tls_key=settings.temporal_tls_key,
                 api_key=settings.temporal_api_key,
+                interceptors=_traced(),
             )
         except (RuntimeError, RPCError) as error:
             if not said:
@@ -154,6 +156,16 @@ async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([waiting], timeout=seconds)
     waiting.cancel()
+
+
+def _traced() -> Sequence[Interceptor]:
+    """What sends an order's trace with its workflow; nothing where nobody wants traces."""
+    traces = tracing.active()
+    if traces is None:
+        return ()
+    from app.workers.traces import Headers  # noqa: PLC0415 - not even imported where nobody wants it
+
+    return (Headers(traces),)
 
 
 def _activities(

@@ -23,6 +23,7 @@ from app.contracts import temporal as t
 from app.domain.errors import Unavailable
 from app.domain.order import FINAL, Status
 from app.infra.postgres.workflow_outbox import Call, OpenOrder, WorkflowOutbox
+from app.observability import tracing
 from app.observability.logging import logger
 from app.workers import policies
 from app.workers.telling import Hint, Telling
@@ -75,19 +76,25 @@ class Starter:
 
     async def _start(self, order: Call | OpenOrder, reuse: WorkflowIDReusePolicy, **kind: Any) -> bool:  # noqa: ANN401
         """Have the order's workflow run (and be signalled); False when it has ended already."""
+        name = f"{'signal' if 'start_signal' in kind else 'start'} {t.ORDER_WORKFLOW}"
+        ids: tracing.Attributes = {
+            "holdfast.order_id": order.order_id,
+            "holdfast.correlation_id": order.correlation_id,
+        }
         try:
-            await self._client.start_workflow(
-                t.ORDER_WORKFLOW,
-                t.OrderInput(order.order_id, order.customer_id, order.correlation_id),
-                id=t.workflow_id(order.order_id),
-                task_queue=t.QUEUE_ORDERS,
-                id_reuse_policy=reuse,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                task_timeout=policies.WORKFLOW_TASK_TIMEOUT,
-                search_attributes=_attributes(order),
-                **kind,
-                rpc_timeout=policies.RPC_TIMEOUT,
-            )
+            with tracing.step(name, "producer", order.traceparent, ids):
+                await self._client.start_workflow(
+                    t.ORDER_WORKFLOW,
+                    t.OrderInput(order.order_id, order.customer_id, order.correlation_id),
+                    id=t.workflow_id(order.order_id),
+                    task_queue=t.QUEUE_ORDERS,
+                    id_reuse_policy=reuse,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    task_timeout=policies.WORKFLOW_TASK_TIMEOUT,
+                    search_attributes=_attributes(order),
+                    **kind,
+                    rpc_timeout=policies.RPC_TIMEOUT,
+                )
         except WorkflowAlreadyStartedError:
             return False
         return True

@@ -92,6 +92,8 @@ WRONG = {
         "http://h/é",
     ],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4317"],
+    "OTEL_EXPORTER_OTLP_HEADERS": ["token", "=x", "a b=c", "a=b,", "a=%0a"],
+    "OTEL_TRACES_SAMPLER_ARG": ["always", "-0.1", "1.1", "nan"],
     "SMTP_URL": [
         "mailto:s3cret@example.com",
         "smtp://",
@@ -240,6 +242,7 @@ def test_what_holds_a_password_is_a_secret():
         "TEMPORAL_API_KEY",
         "STRIPE_API_KEY",
         "CARRIER_WEBHOOK_SECRET",
+        "OTEL_EXPORTER_OTLP_HEADERS",
         "SMTP_URL",
     }
 

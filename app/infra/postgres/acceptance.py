@@ -40,6 +40,7 @@ class Acceptance(msgspec.Struct, frozen=True):
     request: Request
     answer: Answer
     row: tuple[Any, ...]
+    traceparent: str | None
 
 
 def acceptance(
@@ -76,7 +77,7 @@ def acceptance(
         order.created_at,
         linked.data,
     )
-    return Acceptance(request, answer, row)
+    return Acceptance(request, answer, row, traceparent)
 
 
 async def accept_all(database: Database, asked: Sequence[Acceptance]) -> list[Answer | Exception]:

@@ -8,6 +8,7 @@ accepted whatever dies next, and the key answers with the stored bytes.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from app.domain.commands import CancelOrder, RecordDelivery
@@ -22,6 +23,7 @@ from app.infra.postgres.combiner import Combiner
 from app.infra.postgres.orders import record
 from app.infra.postgres.pool import Database
 from app.infra.postgres.statements import statements
+from app.observability import tracing
 
 __all__ = ["Answer", "Intake", "Request"]
 
@@ -38,7 +40,9 @@ class Intake:
     def __init__(self, database: Database) -> None:
         """Work on this database."""
         self._database = database
-        self._acceptances = Combiner(partial(accept_all, database))
+        self._acceptances = Combiner(
+            tracing.batched("accept orders", partial(accept_all, database), attrgetter("traceparent"))
+        )
         self._lookups = Combiner(self._answered)
 
     async def answered(self, request: Request) -> Answer | None:

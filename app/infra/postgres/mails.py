@@ -45,6 +45,7 @@ class Mail(msgspec.Struct, frozen=True):
     to: str | None
     order: Order
     names: Mapping[str, str]
+    traceparent: str | None = None
 
     @property
     def id(self) -> str:
@@ -98,7 +99,13 @@ class PostgresMails:
         names = {row["sku"]: row["name"] for row in known}
         return [
             Mail(
-                row["kind"], row["attempts"], row["written_at"], _email(row["shipping_address"]), order, names
+                row["kind"],
+                row["attempts"],
+                row["written_at"],
+                _email(row["shipping_address"]),
+                order,
+                names,
+                row["traceparent"],
             )
             for row, order in zip(rows, orders, strict=True)
         ]

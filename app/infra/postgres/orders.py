@@ -5,6 +5,7 @@ If the process dies anywhere in here, the change happened wholly or not at all, 
 """
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -17,7 +18,8 @@ from app.infra.postgres.combiner import Combiner
 from app.infra.postgres.order_rows import json_text, order_from
 from app.infra.postgres.order_writes import SQL, write
 from app.infra.postgres.pool import Connection, Database
-from app.infra.postgres.reservations import BusyError, reserve_all, reserve_one
+from app.infra.postgres.reservations import Asked, BusyError, reserve_all, reserve_one
+from app.observability import tracing
 
 
 class PostgresOrders:
@@ -28,7 +30,9 @@ class PostgresOrders:
         self._database = database
         self._announce = announce
         self._loads: Combiner[str, Order] = Combiner(self._load_all)
-        self._reservations: Combiner[str, Order | Refusal] = Combiner(self._reserve_all)
+        self._reservations: Combiner[Asked, Order | Refusal] = Combiner(
+            tracing.batched("reserve stock", self._reserve_all, attrgetter("traceparent"))
+        )
 
     async def load(self, order_id: str) -> Order:
         """One order. Whoever asks in one moment shares one statement.
@@ -61,15 +65,16 @@ class PostgresOrders:
 
         Orders that ask in one moment share one transaction. Raises LookupError and Unavailable.
         """
+        asked = Asked(order_id, tracing.here())
         try:
-            return await self._reservations.ask(order_id)
+            return await self._reservations.ask(asked)
         except BusyError:
-            answer = await reserve_one(self._database, order_id)
+            answer = await reserve_one(self._database, asked)
             self._announce()
             return answer
 
-    async def _reserve_all(self, order_ids: Sequence[str]) -> list[Order | Refusal | BusyError]:
-        outcomes = await reserve_all(self._database, order_ids)
+    async def _reserve_all(self, asked: Sequence[Asked]) -> list[Order | Refusal | BusyError]:
+        outcomes = await reserve_all(self._database, asked)
         self._announce()
         return outcomes
 
@@ -97,7 +102,12 @@ async def record(connection: Connection, order_id: str, command: Command) -> Ord
         at = max(row["now"], order.updated_at)
         after = evolve_all(noted, decision, at)
         await write(
-            connection, after, decision, last_hash=row["last_hash"], traceparent=row["traceparent"], at=at
+            connection,
+            after,
+            decision,
+            last_hash=row["last_hash"],
+            traceparent=tracing.continued(row["traceparent"]),
+            at=at,
         )
         return after
     if noted.payment != order.payment:

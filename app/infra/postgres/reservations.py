@@ -11,7 +11,7 @@ If the process dies here, the transaction never happened.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 import msgspec
@@ -34,6 +34,13 @@ Shelves = dict[str, dict[str, int]]
 """SKU → warehouse → pieces that nobody has reserved."""
 
 
+class Asked(NamedTuple):
+    """An order to be reserved, and the step that asks, where that is traced."""
+
+    order_id: str
+    traceparent: str | None = None
+
+
 class BusyError(Exception):
     """Somebody else holds this order's row, or there is no such order: look at it alone."""
 
@@ -42,37 +49,37 @@ class _OutrunError(Exception):
     """Pieces that were there when the shelves were read are gone."""
 
 
-async def reserve_all(database: Database, order_ids: Sequence[str]) -> list[Order | Refusal | BusyError]:
+async def reserve_all(database: Database, asked: Sequence[Asked]) -> list[Order | Refusal | BusyError]:
     """Reserve stock for every line of some orders, or reject the orders naming what is short; each outcome.
 
     Waits for nobody's order: one that is not free gives BusyError. Where it raises anything, Unavailable or
     what is wrong with one of the orders, nothing was done.
     """
     try:
-        return await _reserve(database, "lock_free_orders", "read_shelves", order_ids)
+        return await _reserve(database, "lock_free_orders", "read_shelves", asked)
     except _OutrunError:
-        return await _reserve(database, "lock_free_orders", "lock_shelves", order_ids)
+        return await _reserve(database, "lock_free_orders", "lock_shelves", asked)
 
 
-async def reserve_one(database: Database, order_id: str) -> Order | Refusal:
+async def reserve_one(database: Database, asked: Asked) -> Order | Refusal:
     """The same for one order, however long somebody else has it. Raises LookupError and Unavailable."""
-    (outcome,) = await _reserve(database, "lock_orders", "lock_shelves", [order_id])
+    (outcome,) = await _reserve(database, "lock_orders", "lock_shelves", [asked])
     match outcome:
         case BusyError():  # it was waited for, so there is none
-            raise LookupError(order_id)
+            raise LookupError(asked.order_id)
         case _:
             return outcome
 
 
 async def _reserve(
-    database: Database, orders: str, shelves: str, order_ids: Sequence[str]
+    database: Database, orders: str, shelves: str, asked: Sequence[Asked]
 ) -> list[Order | Refusal | BusyError]:
     """One transaction; `orders` and `shelves` name the statements that read them."""
     async with database.transaction() as connection:
-        batch = _Batch(await connection.fetch(SQL[orders], list(set(order_ids))))
+        batch = _Batch(await connection.fetch(SQL[orders], list({each.order_id for each in asked})))
         if skus := batch.skus():
             batch.stock(await connection.fetch(SQL[shelves], skus))
-        outcomes = [batch.reserve(order_id) for order_id in order_ids]
+        outcomes = [batch.reserve(each) for each in asked]
         await batch.write(connection)
     return outcomes
 
@@ -99,11 +106,11 @@ class _Batch:
         for row in rows:
             self._shelves.setdefault(row["sku"], {})[row["warehouse"]] = row["available"]
 
-    def reserve(self, order_id: str) -> Order | Refusal | BusyError:
+    def reserve(self, asked: Asked) -> Order | Refusal | BusyError:
         """Decide on the next order, and note what is to be written."""
-        order = self._orders.get(order_id)
+        order = self._orders.get(asked.order_id)
         if order is None:
-            return BusyError(order_id)
+            return BusyError(asked.order_id)
         decision = decide(order, self._command(order))
         if isinstance(decision, Refusal):
             return decision
@@ -114,7 +121,13 @@ class _Batch:
         at = max(row["now"], order.updated_at)
         after = evolve_all(order, decision, at)
         linked = chain(
-            row["last_hash"], order.id, order.version, decision, at, order.correlation_id, row["traceparent"]
+            row["last_hash"],
+            order.id,
+            order.version,
+            decision,
+            at,
+            order.correlation_id,
+            asked.traceparent or row["traceparent"],
         )
         self._changed.append(
             (

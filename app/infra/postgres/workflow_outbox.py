@@ -29,6 +29,7 @@ class Call(msgspec.Struct, frozen=True):
     status: str
     customer_id: str
     correlation_id: str
+    traceparent: str | None = None
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
@@ -38,6 +39,7 @@ class OpenOrder(msgspec.Struct, frozen=True):
     status: str
     customer_id: str
     correlation_id: str
+    traceparent: str | None = None
 
 
 class WorkflowOutbox:

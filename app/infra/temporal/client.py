@@ -1,17 +1,24 @@
 """A client of Temporal: plain in development, with TLS or an API key elsewhere."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError, TLSConfig
 
 from app.infra.temporal.converter import DATA_CONVERTER
 
 
 async def connect(
-    address: str, namespace: str, *, tls_cert: str | None, tls_key: str | None, api_key: str | None
+    address: str,
+    namespace: str,
+    *,
+    tls_cert: str | None,
+    tls_key: str | None,
+    api_key: str | None,
+    interceptors: Sequence[Interceptor] = (),
 ) -> Client:
-    """A client of the namespace; `tls_cert` and `tls_key` name PEM files.
+    """A client of the namespace; `tls_cert` and `tls_key` name PEM files. Its workers are intercepted, too.
 
     Raises RuntimeError or RPCError when Temporal cannot be reached.
     """
@@ -21,6 +28,7 @@ async def connect(
         data_converter=DATA_CONVERTER,
         tls=_tls(tls_cert, tls_key) or api_key is not None,
         api_key=api_key,
+        interceptors=interceptors,
     )
 
 

@@ -11,7 +11,7 @@ from temporalio import activity
 
 from app.contracts import temporal as t
 from app.domain.webhooks import Deliveries, DeliveryState, Outcome, Post, Sender
-from app.observability import metrics
+from app.observability import metrics, tracing
 from app.observability.logging import logger
 
 AT_ONCE_MAX: Final = 200
@@ -49,7 +49,16 @@ class WebhookActivities:
             self._under_way += Counter()  # forget those that are at nothing
 
     async def _send(self, post: Post, attempt: t.WebhookAttempt) -> t.WebhookOutcome:
-        receipt = await self._sender.send(post)
+        ids: tracing.Attributes = {
+            "holdfast.delivery_id": post.delivery_id,
+            "holdfast.endpoint_id": post.endpoint_id,
+        }
+        with tracing.step("send webhook", "client", post.traceparent, ids) as span:
+            receipt = await self._sender.send(post)
+            if receipt.status is not None:
+                span.set("http.response.status_code", receipt.status)
+            if not receipt.is_good:
+                span.fail("no_answer" if receipt.status is None else str(receipt.status))
         outcome = await self._deliveries.end(post, attempt.round, receipt, attempt.wait_s)
         said = {"endpoint_id": post.endpoint_id, "status": receipt.status, "error": receipt.error}
         if outcome.state is DeliveryState.DELIVERED:

@@ -6,7 +6,8 @@ WHERE workflow_outbox.order_id = orders.id AND workflow_outbox.id IN (
     SELECT id FROM workflow_outbox WHERE claimed_until NOT BETWEEN now() AND now() + interval '1 minute'
     ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
 )
-RETURNING workflow_outbox.id, order_id, kind, detail, orders.status, customer_id, orders.correlation_id;
+RETURNING workflow_outbox.id, order_id, kind, detail, orders.status, customer_id, orders.correlation_id,
+    orders.traceparent;
 
 -- done: calls that Temporal has answered
 DELETE FROM workflow_outbox WHERE id = ANY ($1::bigint[]);
@@ -22,4 +23,4 @@ UPDATE orders SET checked_at = now() WHERE id IN (
         AND NOT EXISTS (SELECT 1 FROM workflow_outbox w WHERE w.order_id = orders.id)
     ORDER BY checked_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )
-RETURNING id AS order_id, status, customer_id, correlation_id;
+RETURNING id AS order_id, status, customer_id, correlation_id, traceparent;
