@@ -119,7 +119,8 @@ def environment(all_: tuple[Object, ...], container: dict[str, Any]) -> dict[str
     for source in container.get("envFrom", []):
         found |= maps[source["configMapRef"]["name"]]
     for entry in container.get("env", []):
-        found[entry["name"]] = entry.get("value")
+        held = entry.get("valueFrom", {}).get("configMapKeyRef")
+        found[entry["name"]] = maps[held["name"]][held["key"]] if held else entry.get("value")
     return found
 
 
@@ -158,18 +159,18 @@ def combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every overlay as it is; every component with development and, where it adds something, with production.
 
     With KEDA, the Deployments of single queues need `worker-queues-keda`; development has network paths of
-    its own in place of `services`.
+    its own in place of `services`, and no bucket for `archive`.
     """
     yield from ((overlay, ()) for overlay in OVERLAYS)
     in_production = components_of("overlays/production")
     together = {"worker-queues", "worker-queues-keda"}
     for component in sorted(set(COMPONENTS) - together):
-        if component != "services":
+        if component not in {"services", "archive"}:
             yield "dev", (component,)
         if component not in in_production:
             yield "production", (component,)
     yield "dev", ("worker-queues",)
     yield "dev", ("keda", "worker-versioning")
     yield "staging", ("keda", "worker-queues", "worker-queues-keda")
-    yield "staging", ("worker-versioning",)
+    yield "staging", ("archive", "traces", "worker-versioning")
     yield "production", ("worker-queues", "worker-queues-keda")

@@ -51,7 +51,7 @@ def fleet(objects: tuple[Object, ...], pod: Pod) -> Fleet | None:
     if not is_ours(container) or "DATABASE_URL" not in told:
         return None
     owner = pod.owner
-    if owner["kind"] == "Job":
+    if owner["kind"] in {"Job", "CronJob"}:
         return Fleet(role="platform", replicas=1, pool=1)
     default = next(s.default for s in config.SETTINGS if s.name == "DATABASE_POOL_SIZE")
     is_versioned = owner["kind"] == "WorkerDeployment"

@@ -34,7 +34,10 @@ from tests.architecture.rendered import (
 DOCUMENTED = set(
     re.findall(r"`([A-Z][A-Z_0-9]+)`", (ROOT / "docs/CONFIGURATION.md").read_text(encoding="utf-8"))
 )
-KNOWN = {setting.name for setting in config.SETTINGS} | {"HOLDFAST_DEV_API_KEY"}
+OF_THE_BUCKET = set(re.findall(r"`(AWS_[A-Z_]+)`", (ROOT / "docs/ARCHIVE.md").read_text(encoding="utf-8")))
+"""What the store of archives reads by itself."""
+DOCUMENTED |= OF_THE_BUCKET
+KNOWN = {setting.name for setting in config.SETTINGS} | {"HOLDFAST_DEV_API_KEY"} | OF_THE_BUCKET
 FROM_THE_CONTROLLER = {"TEMPORAL_DEPLOYMENT_NAME": "x/worker", "TEMPORAL_WORKER_BUILD_ID": "1"}
 """What Temporal's worker controller adds to the pods of a WorkerDeployment."""
 PROBES = {"/livez", "/readyz", "/startupz"}
@@ -78,6 +81,16 @@ def test_every_mode_takes_what_it_is_told(overlay: str, components: tuple[str, .
                     assert settings.environment == overlay
                     told += 1
     assert told >= 3
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_whoever_writes_knows_which_environment_it_is(overlay: str):
+    """A Job that is pointed at another environment's database leaves it alone."""
+    objects = render(f"overlays/{overlay}", *(() if overlay == "dev" else ("archive",)))
+    jobs = [pod for pod in pods(objects) if pod.owner["kind"] in {"Job", "CronJob"}]
+    assert jobs
+    for pod in jobs:
+        assert environment(objects, pod.spec["containers"][0])["ENVIRONMENT"] == overlay, named(pod.owner)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -239,6 +252,19 @@ def test_metrics_are_fetched_from_every_mode():
                 assert endpoint["port"] in {port["name"] for port in pod.spec["containers"][0]["ports"]}
                 fetched.add(pod.component)
     assert fetched == {"gateway", "worker", "consumer"}
+
+
+def test_the_archive_is_the_environments_own():
+    """Every night, one at a time, to a place that no other environment has; the worker can read it, too."""
+    objects = render("overlays/production", "archive")
+    (job,) = of_kind(objects, "CronJob")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    container = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"][:3] == ["events", "archive", "--to"]
+    assert re.fullmatch(r"s3://[\w.-]+/production", container["args"][3])
+    worker = next(pod for pod in pods(objects) if pod.component == "worker")
+    for told in (container, worker.spec["containers"][0]):
+        assert set(environment(objects, told)) >= OF_THE_BUCKET
 
 
 def test_developments_temporal_has_the_programs_namespace_and_attributes():
