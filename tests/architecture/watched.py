@@ -51,9 +51,10 @@ TARGET_LABELS = {"namespace", "pod", "container", "job", "instance", "le"}
 
 _WORDS = {"and", "or", "unless", "bool", "inf", "nan"}
 _KEYWORD_LISTS = re.compile(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
-_NOT_NAMES = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\boffset\s+\S+')
+_BRACES = r'\{((?:"[^"]*"|[^}"])*)\}'
+_NOT_NAMES = re.compile(rf'{_BRACES}|"[^"]*"|\[[^\]]*\]|\boffset\s+\S+')
 _NAME = re.compile(r"(?<![\w:.])([a-zA-Z_:][\w:]*)(?!\s*\(|[\w:])")
-_SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}")
+_SELECTOR = re.compile(rf"([a-zA-Z_:][\w:]*){_BRACES}")
 _FENCE = re.compile(r"^```promql\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -123,6 +124,13 @@ def labels_of(expression: str) -> Iterator[tuple[str, set[str]]]:
     """Each metric that is selected from, with the labels it is selected by."""
     for name, selector in _SELECTOR.findall(expression):
         yield name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", re.sub(r'"[^"]*"', '""', selector)))
+
+
+def values_of(expression: str) -> Iterator[tuple[str, str, str, str]]:
+    """Each metric that is selected from: the metric, a label, how it is compared, with what."""
+    for name, selector in _SELECTOR.findall(expression):
+        for label, how, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
+            yield name, label, how, value.replace("\\\\", "\\")
 
 
 @cache
