@@ -20,6 +20,9 @@ from app.observability import metrics
 Check = Callable[[], Awaitable[bool]]
 """Whether something is well; it may raise, which means no."""
 
+Exposition = Callable[[], Awaitable[bytes]]
+"""Makes the metrics in Prometheus' text format; it neither raises nor asks a server."""
+
 CHECK_TIMEOUT_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 5.0
 
@@ -53,15 +56,26 @@ async def _ask(check: Check) -> bool:
 
 @asynccontextmanager
 async def serve(
-    host: str, port: int, checks: Mapping[str, Check], reported: Collection[str] = ()
+    host: str,
+    port: int,
+    checks: Mapping[str, Check],
+    reported: Collection[str] = (),
+    exposition: Exposition = metrics.exposition_of_ours,
 ) -> AsyncIterator[None]:
-    """Answer health requests inside the block. Raises CannotListenError when the port is taken."""
+    """Answer health requests inside the block; `exposition` makes what `/metrics` says.
+
+    Raises CannotListenError when the port is taken.
+    """
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _answer(head.split(b" ", 2)[1].decode("latin-1"), checks, reported))
+                path = head.split(b" ", 2)[1].decode("latin-1")
+                if path == "/metrics":
+                    writer.write(_response(200, await exposition(), metrics.CONTENT_TYPE))
+                else:
+                    writer.write(await _answer(path, checks, reported))
                 await writer.drain()
         writer.close()
 
@@ -82,8 +96,6 @@ async def _answer(path: str, checks: Mapping[str, Check], reported: Collection[s
     if path == "/readyz":
         well, account = await report(checks, reported)
         return _response(200 if well else 503, account)
-    if path == "/metrics":
-        return _response(200, metrics.exposition(), metrics.CONTENT_TYPE)
     return _response(404, b'{"status":"not found"}')
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
+from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,6 +19,8 @@ from app.observability.logging import logger
 
 PAUSE_S: Final = 10.0
 GOOD_FOR_PAUSES: Final = 3
+UP_PAUSE_S: Final = 5.0
+UP_TIMEOUT_S: Final = 3.0
 LONGEST_S: Final = 60.0
 SHARE_MAX: Final = 0.01
 """How much of the time measuring may take: what takes long is measured less often, up to LONGEST_S."""
@@ -97,3 +100,14 @@ async def keep(
         for reading in readings:
             reading.of.set(reading.value, *reading.labels, good_for_s=pause * GOOD_FOR_PAUSES)
         await asyncio.sleep(pause)
+
+
+async def keep_up(gauge: Gauge, is_well: Callable[[], Awaitable[bool]]) -> None:
+    """Keep `gauge` 1 while a server answers well and 0 while it does not, until cancelled."""
+
+    async def ask() -> Sequence[Reading]:
+        async with asyncio.timeout(UP_TIMEOUT_S):
+            gauge.set(await is_well())
+        return ()
+
+    await keep(ask, pause_s=UP_PAUSE_S, longest_s=UP_PAUSE_S, otherwise=lambda: gauge.set(0))

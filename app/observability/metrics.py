@@ -166,3 +166,8 @@ def _version() -> str:
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""
     return generate_latest(REGISTRY)
+
+
+async def exposition_of_ours() -> bytes:
+    """The same, for whoever waits for it: a mode may have to wait for more."""
+    return exposition()

@@ -28,6 +28,7 @@ from app.contracts import temporal as t
 from app.garbage import settle
 from app.infra.carriers.http import HttpCarrier
 from app.infra.payments.stripe import StripePayments
+from app.infra.postgres.backlog import watch_ages, watch_postgres
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
 from app.infra.postgres.room import refuse_small_server
@@ -37,9 +38,13 @@ from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
+from app.infra.redis.metrics import watch_memory
+from app.infra.tasks import running
 from app.infra.temporal.client import connect, is_well
+from app.infra.temporal.sdk_metrics import SdkMetrics
 from app.infra.webhooks.sender import HttpSender
 from app.observability import health, logging, metrics, tracing
+from app.observability.measuring import keep_up
 from app.replay.engine import Engine
 from app.replay.registry import handlers
 from app.workers.activities.inventory import InventoryActivities
@@ -95,10 +100,16 @@ async def _run(settings: Settings) -> int:
             "postgres": database.is_well,
             "temporal": lambda: _is_connected(clients),
         }
-        await stack.enter_async_context(health.serve(settings.listen_host, settings.health_port, checks))
+        exposition = SdkMetrics().exposition
+        await stack.enter_async_context(
+            health.serve(settings.listen_host, settings.health_port, checks, exposition=exposition)
+        )
         redis = await stack.enter_async_context(
             open_redis(settings.redis_url, settings.redis_db, settings.environment, "worker")
         )
+        watching = (watch_postgres(database), watch_ages(database), watch_memory(redis.hot))
+        temporal_up = keep_up(metrics.TEMPORAL_UP, checks["temporal"])
+        await stack.enter_async_context(running(*watching, temporal_up))
         hints = Hints(redis)
         client = await _patiently_connect(settings, stop)
         if client is None:

@@ -4,8 +4,6 @@ Every query is bounded: first rows of indexes, and counts up to a limit. Measuri
 of the time of one connection. If the process dies here, another one measures the same.
 """
 
-import asyncio
-from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -13,14 +11,12 @@ from app.domain.order import FINAL, Status
 from app.infra.postgres.pool import Database
 from app.infra.postgres.statements import statements
 from app.observability import metrics
-from app.observability.measuring import Reading, keep
+from app.observability.measuring import Reading, keep, keep_up
 
 SQL: Final = statements("backlog")
 
 COUNTED_MAX: Final = 100_000
 """Open orders beyond these are not counted."""
-UP_PAUSE_S: Final = 5.0
-UP_TIMEOUT_S: Final = 3.0
 OPEN: Final = tuple(status.value for status in Status if status not in FINAL)
 WAITING_ON: Final = ("payments", "inventory", "shipping", "customer", "operator")
 """What an order that does not move says it waits for."""
@@ -58,10 +54,4 @@ async def watch_ages(database: Database) -> None:
 
 async def watch_postgres(database: Database) -> None:
     """Keep `holdfast_postgres_up` true until cancelled."""
-
-    async def ask() -> Sequence[Reading]:
-        async with asyncio.timeout(UP_TIMEOUT_S):
-            metrics.POSTGRES_UP.set(await database.is_well())
-        return ()
-
-    await keep(ask, pause_s=UP_PAUSE_S, longest_s=UP_PAUSE_S, otherwise=lambda: metrics.POSTGRES_UP.set(0))
+    await keep_up(metrics.POSTGRES_UP, database.is_well)

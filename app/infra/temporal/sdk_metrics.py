@@ -15,6 +15,7 @@ from typing import Final
 
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
+from app.observability import metrics
 from app.observability.logging import logger
 
 HOST: Final = "127.0.0.1"
@@ -38,10 +39,10 @@ log = logger("temporal")
 
 
 class SdkMetrics:
-    """`runtime` is for the clients whose calls and workers are to be counted; `text` what it counted."""
+    """`text` is what the SDK counted in this process since this was made."""
 
     def __init__(self) -> None:
-        """Start the core's threads, and its exporter."""
+        """Have every client made from now on counted, and its workers. Once a process, before them."""
         self._port: int | None = None
         with socket.socket() as held:
             # With this option (the exporter sets it too) a port may be bound twice while nobody listens.
@@ -49,22 +50,31 @@ class SdkMetrics:
             try:
                 held.bind((HOST, 0))
                 port = int(held.getsockname()[1])
-                self.runtime = Runtime(telemetry=TelemetryConfig(metrics=_exporter(port)))
+                telemetry = TelemetryConfig(metrics=_exporter(port), attach_service_name=False)
+                Runtime.set_default(Runtime(telemetry=telemetry), error_if_already_set=False)
                 self._port = port
             except (OSError, ValueError, RuntimeError) as error:
                 log.warning("sdk_metrics_are_not_served", error=str(error))
-                self.runtime = Runtime(telemetry=TelemetryConfig())
 
     async def text(self) -> bytes | None:
         """The metrics in Prometheus' text format; None where there are none within TIMEOUT_S seconds."""
-        if self._port is None:
-            return None
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                return await _get(self._port)
-        except (OSError, EOFError, ValueError) as error:  # (a timeout is an OSError)
-            log.debug("sdk_metrics_did_not_come", error=repr(error))
-            return None
+        return None if self._port is None else await fetch(self._port)
+
+    async def exposition(self) -> bytes:
+        """All metrics of this process: ours, and the SDK's."""
+        theirs = await self.text()
+        metrics.TEMPORAL_METRICS_UP.set(theirs is not None)
+        return metrics.exposition() + (theirs or b"")
+
+
+async def fetch(port: int) -> bytes | None:
+    """What the exporter at `port` says; None where it does not answer within TIMEOUT_S seconds."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await _get(port)
+    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # (a timeout is an OSError)
+        log.debug("sdk_metrics_did_not_come", error=repr(error))
+        return None
 
 
 def _exporter(port: int) -> PrometheusConfig:
@@ -86,7 +96,7 @@ async def _get(port: int) -> bytes:
         if not head.startswith(b"http/1.1 200 "):
             raise ValueError(head.split(b"\r\n", 1)[0].decode("latin-1"))
         length = int(head.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n", 1)[0])
-        if length > BYTES_MAX:
+        if not 0 <= length <= BYTES_MAX:
             raise ValueError(f"{length} bytes")
         return await reader.readexactly(length)
     except IndexError:

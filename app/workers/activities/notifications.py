@@ -5,8 +5,12 @@ from temporalio import activity
 from app.contracts import temporal as t
 from app.observability import metrics
 from app.observability.logging import bind_correlation, logger
+from app.workers import policies
 
 log = logger("notifications")
+
+for _step in policies.STEPS:
+    metrics.OPERATOR_ALERTS.labels(_step)  # so that the first alert is an increase
 
 
 class NotificationActivities:
