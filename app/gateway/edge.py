@@ -45,6 +45,8 @@ class Edge:
         self._crowded_from = self._shedding.crowded_from
         self._in_flight = 0
         self._is_leaving = False
+        self.asked_late = 0
+        """Requests that came after it was told to leave; probes are none."""
         self.closing: Headers = ()
         """What every answer says about its connection."""
         metrics.HTTP_IN_FLIGHT.set_function(lambda: self._in_flight)
@@ -68,6 +70,8 @@ class Edge:
         if is_quick and self._hot is not None and await self._hot.read(scope, send):
             return
         method = scope["method"]
+        if self._is_leaving:
+            self.asked_late += scope["path"] not in PROBES
         if self._in_flight >= self._crowded_from:
             refusal = self._shedding.refusal(scope, self._in_flight, self.closing)
             if refusal is not None:  # nothing of it is read or written down: refusing has to be cheap

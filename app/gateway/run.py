@@ -96,6 +96,7 @@ async def _run(settings: Settings) -> int:
             drain=partial(_leave, edge, services),
             shutdown_timeout_s=settings.shutdown_timeout_s,
             linger_s=LINGER_S,
+            asked_late=lambda: edge.asked_late,
         )
         log.info("stopped", clean=well)
     return 0 if well else EXIT_FAILED

@@ -6,7 +6,8 @@ idle ones too, and lets more wait unheard; so it is set far above what the edge 
 
 Told to stop, Granian closes idle connections at once, and with them the requests that are just on their way.
 So we linger before that: the server goes on serving, readiness says no, and each answer closes its
-connection, until there is none left or `LINGER_S` is over. Who was silent for so long is closed unasked.
+connection, until there is none left, or nobody asked for `LINGER_S`. Who is silent for so long is closed
+unasked.
 """
 
 import asyncio
@@ -28,7 +29,9 @@ BACKLOG: Final = 4_096
 """Connections that wait to be taken; the kernel may have a lower limit of its own (`net.core.somaxconn`)."""
 HEAD_TIMEOUT_MS: Final = 10_000
 LINGER_S: Final = 1.0
-"""How long it goes on when it is told to stop; never more than a quarter of the time that it has."""
+"""How long nobody must have asked; never more than a quarter of the time that there is."""
+LINGERS_MAX: Final = 3
+"""How many times that it lasts at most, while requests go on coming."""
 LOOK_S: Final = 0.05
 _DESCRIPTORS_SPARE: Final = 256
 
@@ -65,11 +68,13 @@ async def serve(
     drain: Callable[[], None],
     shutdown_timeout_s: float,
     linger_s: float = 0.0,
+    asked_late: Callable[[], int] = int,
 ) -> bool:
     """Serve until `stopping`, then finish what is held; False when the server ended by itself.
 
     `drain` is called first: it shortens what could be held for long and has answers close their connections.
-    For up to `linger_s` seconds that is waited for, and whoever connects is still served.
+    That is waited for until for `linger_s` seconds nothing was asked (`asked_late` counts); whoever connects
+    is still served.
     """
     server = Server(
         app,
@@ -92,7 +97,7 @@ async def serve(
         return False
     drain()
     ends_at = monotonic() + shutdown_timeout_s
-    await _linger(port, min(linger_s, shutdown_timeout_s / 4))
+    await linger(port, min(linger_s, shutdown_timeout_s / 4), asked_late)
     server.stop()  # type: ignore[no-untyped-call]
     _, held = await asyncio.wait((serving,), timeout=ends_at - monotonic())
     if held:
@@ -101,8 +106,11 @@ async def serve(
     return True
 
 
-async def _linger(port: int, seconds: float) -> None:
-    """Wait until nobody is connected to our port any more, at most `seconds` seconds."""
-    ends_at = monotonic() + seconds
-    while monotonic() < ends_at and connected(port):  # noqa: ASYNC110 - Granian has no event for it
+async def linger(port: int, seconds: float, asked_late: Callable[[], int]) -> None:
+    """Wait until nobody is connected to our port any more, or nobody has asked for so many seconds."""
+    ends_at = monotonic() + LINGERS_MAX * seconds
+    asked, quiet_at = asked_late(), monotonic() + seconds
+    while monotonic() < min(quiet_at, ends_at) and connected(port):
         await asyncio.sleep(LOOK_S)
+        if asked_late() != asked:
+            asked, quiet_at = asked_late(), monotonic() + seconds

@@ -1,6 +1,8 @@
 """A gateway that is told to stop: nobody's request is lost on a connection that is just being closed."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +11,7 @@ import pytest
 from litestar import Litestar, get
 
 from app.dev.stack.ports import any_free
+from app.gateway import server
 from app.gateway.edge import Edge
 from app.gateway.server import serve
 from app.observability.access_log import AccessLog
@@ -135,3 +138,12 @@ async def test_it_ends_with_the_last_connection(leaving: Leaving):
         assert not leaving.served.done()
     async with asyncio.timeout(ENDS_WITHIN_S):
         assert await leaving.served
+
+
+async def test_it_goes_on_while_requests_go_on_coming(leaving: Leaving):
+    """Somebody whose next request is due in a moment is not closed because others have been silent."""
+    asked = itertools.count()
+    async with leaving.connected():
+        began = time.monotonic()
+        await server.linger(leaving.port, 0.2, lambda: next(asked))
+        assert time.monotonic() - began >= 0.2 * server.LINGERS_MAX
