@@ -44,6 +44,8 @@ class Parts:
         for name, task in self._tasks.items():
             if task.done():
                 error = asyncio.CancelledError() if task.cancelled() else task.exception()
+                if error is None and stop.is_set():  # it saw the stop before we did
+                    continue
                 log.error("part_ended", part=name, exc_info=error)
                 well = False
         return well

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import uvloop
 
@@ -36,6 +36,8 @@ from app.consumer.webhooks import hint_deliveries, keep_webhooks
 from app.contracts import streams
 from app.domain.errors import Unavailable
 from app.garbage import settle
+from app.infra.markers import Markers
+from app.infra.postgres import marker
 from app.infra.postgres.backlog import watch_ages, watch_open_orders, watch_postgres
 from app.infra.postgres.dead_letters import DeadLetters
 from app.infra.postgres.event_outbox import open_outbox
@@ -43,13 +45,13 @@ from app.infra.postgres.intake import Intake
 from app.infra.postgres.leases import ShardLeases
 from app.infra.postgres.mails import PostgresMails
 from app.infra.postgres.partitions import PostgresPartitions
-from app.infra.postgres.pool import Database
+from app.infra.postgres.pool import Database, Examine
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.postgres.room import refuse_small_server
 from app.infra.postgres.seals import PostgresSeals
 from app.infra.postgres.webhook_deliveries import WebhookDeliveries
 from app.infra.postgres.webhook_endpoints import WebhookEndpoints
-from app.infra.redis.clients import open_redis
+from app.infra.redis.clients import RedisClients, open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.infra.redis.metrics import watch_memory
@@ -64,6 +66,9 @@ ENDING_SHARE: Final = 0.15
 """How much of it the other parts may take to end."""
 
 HAND_BACK_S: Final = 1.0
+
+Chore: TypeAlias = Callable[[Patience], Awaitable[None]]
+"""Work that goes on as long as the process; it says when all is well."""
 
 log = logging.logger("consumer")
 
@@ -87,10 +92,12 @@ async def _run(settings: Settings) -> int:
     source = streams.source(settings.environment)
     shards = settings.event_shards
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url, size=settings.database_pool_size, name="consumer")
-        stack.push_async_callback((await database.open()).close)
+        markers = Markers(settings.environment, stop)
+        pool = partial(_pool, stack, settings.database_url, marker.examiner(markers))
+        database = await pool("consumer", settings.database_pool_size)
         own = settings.database_pool_size + OUTSIDE_POOL["consumer"]
         await refuse_small_server(database, own, settings.database_connections_max)
+        markers.refuse()
         checks: dict[str, health.Check] = {
             "postgres": database.is_well,
             "relay": partial(parts.runs, "relay"),
@@ -98,9 +105,7 @@ async def _run(settings: Settings) -> int:
         await stack.enter_async_context(
             health.serve(settings.listen_host, settings.health_port, checks, ("redis",))
         )
-        redis = await stack.enter_async_context(
-            open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer")
-        )
+        redis = await _redis(stack, settings, markers)
         checks["redis"] = redis.is_well
         watching = (watch_postgres(database), watch_ages(database), watch_memory(redis.hot))
         await stack.enter_async_context(running(*watching))
@@ -112,25 +117,21 @@ async def _run(settings: Settings) -> int:
         jobs = partial(hints.publish, streams.hint_workflow_outbox(settings.environment))
         known = _traced(groups(documents, sender.wake if sender else None, hint_deliveries(jobs)))
         names = [group.name for group in known]
-        beating = Database(settings.database_url, size=1, name="consumer-leases")  # waits behind nothing
-        stack.push_async_callback((await beating.open()).close)
+        beating = await pool("consumer-leases", 1)  # waits behind nothing
         leased = [*names, lease_group(shards)]
         leases = Leases(ShardLeases(beating, _name(), leased, shards), leased, shards)
         leases.serve_metrics()
         reading = [GroupParts(g, leases.holdings[g.name], store, letters, redis, shards) for g in known]
         checks["reader"] = partial(_all_run, parts, [f"reader:{name}" for name in names])
         relay = Relay(
-            lambda: open_outbox(settings.database_url, source),
+            partial(open_outbox, settings.database_url, source, marker.examiner(markers)),
             EventStreams(redis, shards),
             hints.listen(streams.hint_event_outbox(settings.environment)),
             leases.holdings[lease_group(shards)],
-            partial(upkeep.forget_answers, Intake(database)),
-            partial(seal_days, PostgresSeals(database)),
-            partial(make_partitions, PostgresPartitions(database)),
-            lambda _: watch_open_orders(database),
+            *_chores(database),
         )
         keeper = StreamUpkeep(redis, shards, tuple(names))
-        lasting: dict[str, Callable[[Patience], Awaitable[None]]] = {
+        lasting: dict[str, Chore] = {
             "leases": leases.run,
             "relay": relay.run,
             "streams": partial(upkeep.keep_streams, keeper, {part.name: part.streams for part in reading}),
@@ -141,13 +142,42 @@ async def _run(settings: Settings) -> int:
         }
         for group in (*reading, sender):
             lasting |= group.lasting if group else {}
+        if stop.is_set():  # parts that began now would end by themselves
+            return markers.exit_code(0)
         for part, work in lasting.items():
             parts.start(part, for_ever(part, work, stop))
         readers = {f"reader:{group.name}": group.reader for group in reading}
         code = await _until_stopped(stop, readers, parts, settings.shutdown_timeout_s)
         await _hand_back(leases)
     forcing.cancel()
-    return code
+    return markers.exit_code(code)
+
+
+async def _pool(stack: AsyncExitStack, dsn: str, examine: Examine, name: str, size: int) -> Database:
+    """A pool whose connections are all asked whose database it is; `stack` closes it."""
+    database = Database(dsn, size=size, name=name, examine=examine)
+    stack.push_async_callback((await database.open()).close)
+    return database
+
+
+async def _redis(stack: AsyncExitStack, settings: Settings, markers: Markers) -> RedisClients:
+    """Our Redis, which may be away. Raises ElsewhereError where it is another environment's."""
+    redis = await stack.enter_async_context(
+        open_redis(settings.redis_url, settings.redis_db, settings.environment, "consumer", markers)
+    )
+    await redis.settled()
+    markers.refuse()
+    return redis
+
+
+def _chores(database: Database) -> tuple[Chore, ...]:
+    """What is done by whoever relays, because one process is enough for it."""
+    return (
+        partial(upkeep.forget_answers, Intake(database)),
+        partial(seal_days, PostgresSeals(database)),
+        partial(make_partitions, PostgresPartitions(database)),
+        lambda _: watch_open_orders(database),
+    )
 
 
 def _traced(known: tuple[Group, ...]) -> tuple[Group, ...]:

@@ -1,7 +1,7 @@
 """Redis keys and the envelope of events (CloudEvents 1.0 attributes, structured mode).
 
-Every key starts with `hf:<environment>:`. What belongs to one order carries its id as a hash tag, so that
-the keys may live on a cluster.
+Every key starts with `hf:<environment>:`, but for the one that says which environment that is. What belongs
+to one order carries its id as a hash tag, so that the keys may live on a cluster.
 """
 
 import zlib
@@ -16,6 +16,8 @@ GROUP_NOTIFICATIONS: Final = "notifications"
 GROUP_WEBHOOKS: Final = "webhooks"
 CONSUMER: Final = b"owner"
 """The one name under which whoever owns a shard reads it: the next owner finds what the last left pending."""
+ENVIRONMENT_MARKER: Final = "hf:environment"
+"""Holds the environment that a Redis database belongs to, for processes of every environment to see."""
 FIELD: Final = b"e"
 """The one field of a stream entry: the envelope as JSON."""
 

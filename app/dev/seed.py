@@ -14,6 +14,7 @@ import msgspec
 from app import config
 from app.domain.errors import Unavailable
 from app.domain.money import Money
+from app.infra.postgres import marker
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.infra.postgres.catalogue import Adjustment, Cause, PostgresCatalogue
 from app.infra.postgres.intake import Request
@@ -47,10 +48,14 @@ SEEDS: Final = (
 )
 
 
-async def seed(dsn: str, api_key: str | None) -> list[str]:
-    """Put in place what is missing; what was made, by name. Raises Unavailable."""
+async def seed(dsn: str, api_key: str | None, environment: str = "") -> list[str]:
+    """Put in place what is missing; what was made, by name.
+
+    Raises Unavailable, and ElsewhereError where the database is not that of `environment`.
+    """
     database = await Database(dsn, size=1, name="seed").open()
     try:
+        await marker.refuse_for(database, environment, changes=True)
         made = await _products(PostgresCatalogue(database))
         keys = ApiKeys(database)
         added = api_key and await keys.add(api_key, name="development", scopes=SCOPES)
@@ -88,7 +93,7 @@ def main(argv: list[str]) -> int:
     Parser(prog="holdfast seed", description=about).parse_args(argv)
     settings = config.load("tool")
     try:
-        made = asyncio.run(seed(settings.database_url, os.environ.get(KEY_VARIABLE)))
+        made = asyncio.run(seed(settings.database_url, os.environ.get(KEY_VARIABLE), settings.environment))
     except Unavailable:
         print("holdfast seed: PostgreSQL (DATABASE_URL) is unreachable", file=sys.stderr)
         return EXIT_UNREACHABLE

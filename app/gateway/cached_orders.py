@@ -100,6 +100,7 @@ class CachedOrders:
             before=before,
             after=after,
             deadline_s=REQUEST_DEADLINE_S,
+            examine=clients.examine,
         )
         self._near_get = self._near.get
         self._cache = Cache(

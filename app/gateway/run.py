@@ -1,8 +1,8 @@
 """The gateway as a process: builds everything, serves until SIGTERM, closes everything in reverse.
 
-It starts, and answers, whatever is dead around it: readiness and the log say what it misses. If the
-process dies, what it had answered is in PostgreSQL, and what it had not is asked again by its callers, with
-their keys.
+It starts, and answers, whatever is dead around it: readiness and the log say what it misses. Where a server
+is another environment's it does not start, or stops, with exit code 78. If the process dies, what it had
+answered is in PostgreSQL, and what it had not is asked again by its callers, with their keys.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ from app.gateway.routes import ROUTES
 from app.gateway.server import LINGER_S, check_port, serve
 from app.gateway.services import Services
 from app.gateway.waiting import Watch
+from app.infra.markers import Markers
+from app.infra.postgres import marker
 from app.infra.postgres.analytics import PostgresAnalytics
 from app.infra.postgres.api_keys import ApiKeys
 from app.infra.postgres.backlog import watch_postgres
@@ -49,7 +51,7 @@ from app.infra.redis.gate import Gate
 from app.infra.redis.hints import Hints
 from app.infra.redis.live import LiveChannel
 from app.infra.redis.metrics import watch_memory
-from app.infra.tasks import running
+from app.infra.tasks import end, running
 from app.observability import logging, metrics, tracing
 from app.observability.health import CannotListenError, Check
 from app.replay.desk import Desk
@@ -57,6 +59,7 @@ from app.replay.desk import Desk
 EXIT_FAILED: Final = 1
 POSTGRES_TIMEOUT_S: Final = 3.0
 POSTGRES_PAUSE_S: Final = 1.0
+END_S: Final = 2.0
 
 log = logging.logger("gateway")
 
@@ -81,9 +84,10 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        services = await build(settings, stack, stopping)
+        markers = Markers(settings.environment, stopping)
+        services = await build(settings, stack, stopping, markers)
         asking = asyncio.create_task(tell_of_postgres(services.checks["postgres"]))
-        stack.push_async_callback(_cancel, asking)
+        stack.push_async_callback(end, [asking], within_s=END_S)
         log.info("started", port=settings.port)
         edge = application(services, requests_max=settings.requests_max)
         stack.callback(edge.flush)
@@ -99,7 +103,7 @@ async def _run(settings: Settings) -> int:
             asked_late=lambda: edge.asked_late,
         )
         log.info("stopped", clean=well)
-    return 0 if well else EXIT_FAILED
+    return markers.exit_code(0 if well else EXIT_FAILED)
 
 
 def _leave(edge: Edge, services: Services) -> None:
@@ -126,19 +130,27 @@ async def tell_of_postgres(is_well: Check) -> None:
         return
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def build(
+    settings: Settings, stack: AsyncExitStack, stopping: asyncio.Event, markers: Markers
+) -> Services:
+    """Everything the routes work with; `stack` closes it, `stopping` ends readiness.
 
-
-async def build(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Event) -> Services:
-    """Everything the routes work with; `stack` closes it, `stopping` ends readiness."""
-    database = await Database(settings.database_url, size=settings.database_pool_size, name="gateway").open()
-    stack.push_async_callback(database.close)
-    await refuse_small_server(database, settings.database_pool_size, settings.database_connections_max)
-    redis = await stack.enter_async_context(
-        open_redis(settings.redis_url, settings.redis_db, settings.environment, "gateway")
+    Raises ElsewhereError where a server that answers is another environment's.
+    """
+    database = Database(
+        settings.database_url,
+        size=settings.database_pool_size,
+        name="gateway",
+        examine=marker.examiner(markers),
     )
+    stack.push_async_callback((await database.open()).close)
+    await refuse_small_server(database, settings.database_pool_size, settings.database_connections_max)
+    markers.refuse()
+    redis = await stack.enter_async_context(
+        open_redis(settings.redis_url, settings.redis_db, settings.environment, "gateway", markers)
+    )
+    await redis.settled()
+    markers.refuse()
     await stack.enter_async_context(running(watch_postgres(database), watch_memory(redis.hot)))
     lists, orders = PostgresOrderLists(database), PostgresOrders(database)
     cached = CachedOrders(orders, Documents(redis, settings.environment))

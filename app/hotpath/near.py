@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from app.hotpath.address import Address
 from app.hotpath.client import DEADLINE_S, Client
+from app.hotpath.dialing import Examine
 
 V = TypeVar("V")
 
@@ -97,14 +98,16 @@ class Near(Generic[V]):
         entries_max: int = ENTRIES_MAX,
         bytes_max: int = BYTES_MAX,
         deadline_s: float = DEADLINE_S,
+        examine: Examine | None = None,
     ) -> None:
-        """Prepare; `open` connects, as `name` in the server's CLIENT LIST."""
+        """Prepare; `open` connects, as `name` in the server's CLIENT LIST. `examine` is the client's."""
         self.statistics = NearStatistics()
         self.client = Client(
             address,
             name=name,
             deadline_s=deadline_s,
             heartbeat_s=HEARTBEAT_S,
+            examine=examine,
             greeting=lambda: (("CLIENT", "TRACKING", "ON"),),
             on_push=self._pushed,
         )

@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypeAlias
 
 from app.hotpath.address import Address
 from app.hotpath.client import Client
+from app.hotpath.dialing import Examine
 from app.hotpath.statistics import Statistics
 
 HEARTBEAT_S: Final = 2.0
@@ -49,10 +50,22 @@ class Subscription:
 class Subscriptions:
     """The channels that one process hears on one server. Use `async with`; opening never fails."""
 
-    def __init__(self, address: Address, *, name: str, heartbeat_s: float = HEARTBEAT_S) -> None:
-        """Prepare; `open` starts to connect. `name` is shown in the server's CLIENT LIST."""
+    def __init__(
+        self,
+        address: Address,
+        *,
+        name: str,
+        heartbeat_s: float = HEARTBEAT_S,
+        examine: Examine | None = None,
+    ) -> None:
+        """Prepare; `open` connects, as `name` in the server's CLIENT LIST. `examine` is the client's."""
         self._client = Client(
-            address, name=name, breaker=False, heartbeat_s=heartbeat_s, on_push=self._pushed
+            address,
+            name=name,
+            breaker=False,
+            heartbeat_s=heartbeat_s,
+            examine=examine,
+            on_push=self._pushed,
         )
         self._client.when_connected.append(self._connected)
         self._client.when_lost.append(self._lost)

@@ -14,7 +14,7 @@ import msgspec
 
 from app import config
 from app.domain.errors import Refused, Unavailable
-from app.infra.postgres import replays
+from app.infra.postgres import marker, replays
 from app.infra.postgres.pool import Database
 from app.infra.postgres.replays import Asked, Change, PostgresReplays, Replay, Selection
 from app.replay import lines
@@ -233,10 +233,11 @@ _COMMANDS: Final[dict[str, Callable[[Database, argparse.Namespace], Awaitable[in
 }
 
 
-async def _run(dsn: str, asked: argparse.Namespace) -> int:
+async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     database = await Database(dsn, size=1, name="replay").open()
     run = next(run for name, run in _COMMANDS.items() if getattr(asked, name))
     try:
+        await marker.refuse_for(database, environment, changes=run not in {_status, _list})
         return await run(database, asked)
     except Refused as refused:
         lines.say(f"holdfast replay: {refused.refusal.detail}", sys.stderr)
@@ -270,8 +271,8 @@ def main(argv: list[str]) -> int:
         or _parameters_of(asked)
     ):
         parser.error("only with --handler can anything be chosen")
-    dsn = config.load("tool").database_url
+    settings = config.load("tool")
     try:
-        return asyncio.run(_run(dsn, asked))
+        return asyncio.run(_run(settings.database_url, settings.environment, asked))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -9,12 +9,12 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 from temporalio.client import Client, Interceptor
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.service import RPCError
 from temporalio.worker import (
     PollerBehaviorSimpleMaximum,
     UnsandboxedWorkflowRunner,
@@ -27,7 +27,9 @@ from app.contracts import streams
 from app.contracts import temporal as t
 from app.garbage import settle
 from app.infra.carriers.http import HttpCarrier
+from app.infra.markers import Markers
 from app.infra.payments.stripe import StripePayments
+from app.infra.postgres import marker
 from app.infra.postgres.backlog import watch_ages, watch_postgres
 from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
@@ -39,7 +41,8 @@ from app.infra.redis.clients import open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
 from app.infra.redis.metrics import watch_memory
-from app.infra.tasks import running
+from app.infra.tasks import end, running
+from app.infra.temporal import marker as namespace_marker
 from app.infra.temporal.client import connect, is_well
 from app.infra.temporal.sdk_metrics import SdkMetrics
 from app.infra.webhooks.sender import HttpSender
@@ -56,6 +59,7 @@ from app.workers.activities.shipping import ShippingActivities
 from app.workers.activities.webhooks import WebhookActivities
 from app.workers.heartbeats import Heartbeats
 from app.workers.outcomes import Outcomes
+from app.workers.patience import patiently
 from app.workers.starter import Starter
 from app.workers.teller import Teller
 from app.workers.workflows.order import OrderWorkflow
@@ -72,7 +76,8 @@ ACTIVITIES_MAX: Final = 100
 NOTIFICATIONS_MAX: Final = 250
 """Webhooks wait for strangers, of whom many may be slow; first attempts within the task of their workflow."""
 POLLERS: Final = 4
-CONNECT_PAUSE_S: Final = 1.0
+END_S: Final = 3.0
+"""How long whatever starts workflows may take to end."""
 
 log = logging.logger("worker")
 
@@ -92,9 +97,16 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url, size=settings.database_pool_size, name="worker")
+        markers = Markers(settings.environment, stop)
+        database = Database(
+            settings.database_url,
+            size=settings.database_pool_size,
+            name="worker",
+            examine=marker.examiner(markers),
+        )
         stack.push_async_callback((await database.open()).close)
         await refuse_small_server(database, settings.database_pool_size, settings.database_connections_max)
+        markers.refuse()
         clients: dict[str, Client] = {}
         checks: dict[str, health.Check] = {
             "postgres": database.is_well,
@@ -105,13 +117,17 @@ async def _run(settings: Settings) -> int:
             health.serve(settings.listen_host, settings.health_port, checks, exposition=exposition)
         )
         redis = await stack.enter_async_context(
-            open_redis(settings.redis_url, settings.redis_db, settings.environment, "worker")
+            open_redis(settings.redis_url, settings.redis_db, settings.environment, "worker", markers)
         )
+        await redis.settled()
+        markers.refuse()
         watching = (watch_postgres(database), watch_ages(database), watch_memory(redis.hot))
         temporal_up = keep_up(metrics.TEMPORAL_UP, checks["temporal"])
         await stack.enter_async_context(running(*watching, temporal_up))
         hints = Hints(redis)
-        client = await _patiently_connect(settings, stop)
+        await patiently(database.is_well, stop, away="postgres_is_away")  # its marker decides all others
+        client = await patiently(partial(_connect, settings, markers), stop, away="temporal_is_away")
+        markers.refuse()
         if client is None:
             return 0
         clients["temporal"] = client
@@ -128,45 +144,32 @@ async def _run(settings: Settings) -> int:
         replays = ReplayActivities(Engine(database, handlers(Documents(redis, settings.environment))))
         steps = _activities(orders, payments, carrier, webhooks, replays)
         workers = _workers(settings, client, orders, steps)
-        starting: list[asyncio.Task[Any]] = []
+        starting: list[asyncio.Task[Any]] = [asyncio.create_task(namespace_marker.keep(client, markers))]
         if t.QUEUE_ORDERS in settings.worker_queues:
             channel = streams.hint_workflow_outbox(settings.environment)
             starter = Starter(WorkflowOutbox(database), client, hints.listen(channel))
             teller = Teller(WorkflowJobs(database, t.JOBS), client, hints.listen(channel))
             tasks = (starter.run(), starter.look_after(), teller.run())
-            starting = [asyncio.create_task(task) for task in tasks]
-        return await _until_stopped(stop, workers, starting)
+            starting += [asyncio.create_task(task) for task in tasks]
+        return markers.exit_code(await _until_stopped(stop, workers, starting))
 
 
 async def _is_connected(clients: dict[str, Client]) -> bool:
     return "temporal" in clients and await is_well(clients["temporal"])
 
 
-async def _patiently_connect(settings: Settings, stop: asyncio.Event) -> Client | None:
-    """A client of Temporal, waiting for it as long as it takes; None when stopped meanwhile."""
-    said = False
-    while not stop.is_set():
-        try:
-            return await connect(
-                settings.temporal_address,
-                settings.temporal_namespace,
-                tls_cert=settings.temporal_tls_cert,
-                tls_key=settings.temporal_tls_key,
-                api_key=settings.temporal_api_key,
-                interceptors=_traced(),
-            )
-        except (RuntimeError, RPCError) as error:
-            if not said:
-                log.warning("temporal_is_away", address=settings.temporal_address, error=str(error))
-                said = True
-        await _sleep_unless(stop, CONNECT_PAUSE_S)
-    return None
-
-
-async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait([waiting], timeout=seconds)
-    waiting.cancel()
+async def _connect(settings: Settings, markers: Markers) -> Client:
+    """A client of our namespace. Raises RuntimeError, RPCError and AnotherEnvironmentError."""
+    client = await connect(
+        settings.temporal_address,
+        settings.temporal_namespace,
+        tls_cert=settings.temporal_tls_cert,
+        tls_key=settings.temporal_tls_key,
+        api_key=settings.temporal_api_key,
+        interceptors=_traced(),
+    )
+    await namespace_marker.examine(client, markers)
+    return client
 
 
 def _traced() -> Sequence[Interceptor]:
@@ -259,9 +262,7 @@ async def _until_stopped(
     log.info("ready", queues=[worker.task_queue for worker in workers])
     await asyncio.wait([stopping, *running, *starting], return_when=asyncio.FIRST_COMPLETED)
     well = stop.is_set()
-    for task in starting:
-        task.cancel()
-    await asyncio.gather(*starting, return_exceptions=True)
+    await end(starting, within_s=END_S)
     await asyncio.gather(*(worker.shutdown() for worker in workers), return_exceptions=True)
     outcomes = await asyncio.gather(*running, return_exceptions=True)
     stopping.cancel()

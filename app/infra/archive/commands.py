@@ -29,7 +29,7 @@ from app.infra.archive.store import (
     UnreachableArchiveError,
     address,
 )
-from app.infra.postgres import archives, partitions, retention
+from app.infra.postgres import archives, marker, partitions, retention
 from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, unavailable_when_away
 from app.usage import Parser
 
@@ -262,7 +262,7 @@ def _parser() -> Parser:
     return parser
 
 
-async def _run(dsn: str, asked: argparse.Namespace) -> int:
+async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     with unavailable_when_away():
         try:
             connection = await asyncpg.connect(
@@ -275,6 +275,7 @@ async def _run(dsn: str, asked: argparse.Namespace) -> int:
             wrong = f"DATABASE_URL must name a database and a user that may connect to it: {error}"
             raise config.ConfigurationError(wrong) from None
         try:
+            await marker.refuse(connection, environment, changes=asked.command != "list")
             return await _COMMANDS[asked.command](connection, asked)
         finally:
             await connection.close(timeout=5)
@@ -285,7 +286,7 @@ def main(argv: list[str]) -> int:
     asked = _parser().parse_args(argv)
     settings = config.load("tool")
     try:
-        return asyncio.run(_run(settings.database_url, asked))
+        return asyncio.run(_run(settings.database_url, settings.environment, asked))
     except Unavailable as error:
         return _fail(f"PostgreSQL (DATABASE_URL) is unreachable or busy: {error}", EXIT_UNREACHABLE)
     except UnreachableArchiveError as error:

@@ -14,6 +14,7 @@ import msgspec
 
 from app import config
 from app.domain.errors import Unavailable
+from app.infra.postgres import marker
 from app.infra.postgres.dead_letters import (
     DECIDED_MAX,
     FAILED,
@@ -183,9 +184,10 @@ _COMMANDS: Final[dict[str, Callable[[DeadLetters, argparse.Namespace], Awaitable
 }
 
 
-async def _run(dsn: str, asked: argparse.Namespace) -> int:
+async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     database = await Database(dsn, size=1, name="dlq").open()
     try:
+        await marker.refuse_for(database, environment, changes=asked.command in {"retry", "discard"})
         return await _COMMANDS[asked.command](DeadLetters(database), asked)
     except Unavailable:
         _say("holdfast dlq: PostgreSQL (DATABASE_URL) is unreachable", sys.stderr)
@@ -204,4 +206,5 @@ def main(argv: list[str]) -> int:
             parser.error(f"{asked.command} needs ids, a condition like --group or --type, or --all")
         if asked.ids and (named or asked.all):
             parser.error("give ids, or conditions, or --all")
-    return asyncio.run(_run(config.load("tool").database_url, asked))
+    settings = config.load("tool")
+    return asyncio.run(_run(settings.database_url, settings.environment, asked))

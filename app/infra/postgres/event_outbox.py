@@ -17,7 +17,13 @@ import msgspec
 
 from app.contracts.documents import rfc3339
 from app.contracts.streams import Envelope
-from app.infra.postgres.pool import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, unavailable_when_away
+from app.infra.postgres.pool import (
+    COMMAND_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    Connection,
+    Examine,
+    unavailable_when_away,
+)
 from app.infra.postgres.statements import statements
 
 SQL: Final = statements("event_outbox")
@@ -88,8 +94,8 @@ class EventOutbox:
 
 
 @asynccontextmanager
-async def open_outbox(dsn: str, source: str) -> AsyncIterator[EventOutbox]:
-    """The outbox on a connection of its own. Raises Unavailable.
+async def open_outbox(dsn: str, source: str, examine: Examine | None = None) -> AsyncIterator[EventOutbox]:
+    """The outbox on a connection of its own, which `examine` is asked of first. Raises Unavailable.
 
     Deleting need not reach the disk before the answer: a row that comes back is published again.
     """
@@ -111,6 +117,9 @@ async def open_outbox(dsn: str, source: str) -> AsyncIterator[EventOutbox]:
             },
         )
     try:
+        if examine is not None:
+            with unavailable_when_away():
+                await examine(connection)
         yield EventOutbox(connection, source)
     finally:
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):

@@ -11,6 +11,7 @@ import msgspec
 from app import config
 from app.domain.errors import Unavailable
 from app.domain.ids import NAME
+from app.infra.postgres import marker
 from app.infra.postgres.api_keys import SCOPES, SCOPES_OF_CUSTOMERS, ApiKeys, new_key
 from app.infra.postgres.pool import Database
 from app.usage import Parser
@@ -149,9 +150,10 @@ _COMMANDS: Final[dict[str, Callable[[ApiKeys, argparse.Namespace], Awaitable[int
 }
 
 
-async def _run(dsn: str, asked: argparse.Namespace) -> int:
+async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     database = await Database(dsn, size=1, name="keys").open()
     try:
+        await marker.refuse_for(database, environment, changes=asked.command != "list")
         return await _COMMANDS[asked.command](ApiKeys(database), asked)
     except Unavailable:
         _say("holdfast keys: PostgreSQL (DATABASE_URL) is unreachable", sys.stderr)
@@ -165,4 +167,4 @@ def main(argv: list[str]) -> int:
     asked = _parser().parse_args(argv)
     settings = config.load("tool")
     asked.environment = settings.environment
-    return asyncio.run(_run(settings.database_url, asked))
+    return asyncio.run(_run(settings.database_url, settings.environment, asked))

@@ -12,6 +12,7 @@ import msgspec
 
 from app import config
 from app.domain.errors import Unavailable
+from app.infra.postgres import marker
 from app.infra.postgres.mails import STATES, PostgresMails
 from app.infra.postgres.pool import Database
 from app.usage import Parser
@@ -87,9 +88,10 @@ def _say(line: str, to: TextIO | None = None) -> None:
     print(line, file=to or sys.stdout)
 
 
-async def _run(dsn: str, asked: argparse.Namespace) -> int:
+async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     database = await Database(dsn, size=1, name="mails").open()
     try:
+        await marker.refuse_for(database, environment, changes=asked.command != "list")
         mails = PostgresMails(database)
         return await (_list if asked.command == "list" else _retry)(mails, asked)
     except Unavailable:
@@ -105,4 +107,5 @@ def main(argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     if asked.command == "retry" and bool(asked.ids) is asked.all:
         parser.error("name the mails, or say --all")
-    return asyncio.run(_run(config.load("tool").database_url, asked))
+    settings = config.load("tool")
+    return asyncio.run(_run(settings.database_url, settings.environment, asked))

@@ -2,8 +2,10 @@
 
 Each migration is one transaction with its row in `schema_migrations`; an advisory lock lets one process at a
 time do them. Files are numbered, never changed once released (their checksums are compared), and only expand
-what older processes use; a later release contracts. `--wait` changes nothing: it ends when somebody else has
-done what this release needs, so that no process of a new release starts before its schema is there.
+what older processes use; a later release contracts. A database of another environment is not touched; one
+that has no marker yet is given ENVIRONMENT's, where that is set. `--wait` changes nothing: it ends when
+somebody else has done what this release needs, so that no process of a new release starts before its schema
+is there.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ import asyncpg
 
 from app import config
 from app.domain.errors import Unavailable
-from app.infra.postgres import partitions
+from app.infra.postgres import marker, partitions
 from app.infra.postgres.pool import unavailable_when_away
 from app.usage import Parser
 
@@ -45,22 +47,28 @@ def migrations() -> list[tuple[int, str, str]]:
     return [(int(f.name.split("_", 1)[0]), f.name, f.read_text(encoding="utf-8")) for f in files]
 
 
-async def migrate(dsn: str) -> list[str]:
-    """Apply what is missing; the names.
+async def migrate(dsn: str, environment: str = "") -> list[str]:
+    """Apply what is missing; the names. `environment` marks the database, unless it is empty.
 
-    Raises Unavailable, ConfigurationError (an address that cannot be right), ChangedMigrationError, and what
-    PostgreSQL says to a migration that cannot be applied.
+    Raises ElsewhereError (a database of another environment), Unavailable, ConfigurationError (an address
+    that cannot be right), ChangedMigrationError, and what PostgreSQL says to a migration that cannot be
+    applied.
     """
     with unavailable_when_away():
         connection = await _connect(dsn)
         try:
-            return await _apply(connection)
+            await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+            await marker.refuse(connection, environment, changes=True)
+            done = await _apply(connection)
+            if environment:
+                await marker.write(connection, environment)
+                await marker.refuse(connection, environment, changes=True)  # a mode may have been faster
+            return done
         finally:
             await connection.close()
 
 
 async def _apply(connection: asyncpg.Connection) -> list[str]:
-    await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
     await connection.execute(_CREATE)
     rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
     applied = {row["version"]: row["checksum"] for row in rows}
@@ -93,11 +101,12 @@ async def _make_partitions(connection: asyncpg.Connection) -> None:
                 await partitions.make(connection)
 
 
-async def missing(dsn: str) -> list[str]:
+async def missing(dsn: str, environment: str = "") -> list[str]:
     """The migrations of this release that the database has not; the names. Raises as `migrate` does."""
     with unavailable_when_away():
         connection = await _connect(dsn)
         try:
+            await marker.refuse(connection, environment, changes=False)
             rows = await connection.fetch("SELECT version FROM schema_migrations")
         except asyncpg.UndefinedTableError:
             rows = []
@@ -107,12 +116,12 @@ async def missing(dsn: str) -> list[str]:
     return [name for version, name, _ in migrations() if version not in applied]
 
 
-async def wait(dsn: str, seconds: float) -> list[str]:
+async def wait(dsn: str, seconds: float, environment: str = "") -> list[str]:
     """What is missing still: nothing, or so many seconds are over. Unavailable if nobody answers then."""
     until = time.monotonic() + seconds
     while True:
         try:
-            left = await missing(dsn)
+            left = await missing(dsn, environment)
         except Unavailable:
             if time.monotonic() >= until:
                 raise
@@ -139,12 +148,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--wait", type=float, metavar="SECONDS", help=about)
     options = parser.parse_args(argv)
     settings = config.load("tool")
+    dsn, environment = settings.database_url, settings.environment
     try:
         if options.wait is not None:
-            left = asyncio.run(wait(settings.database_url, options.wait))
+            left = asyncio.run(wait(dsn, options.wait, environment))
             if left:
                 return _say(f"holdfast migrate: still missing: {', '.join(left)}", 1)
-        done = [] if options.wait is not None else asyncio.run(migrate(settings.database_url))
+        done = [] if options.wait is not None else asyncio.run(migrate(dsn, environment))
     except Unavailable as error:
         return _say(f"holdfast migrate: {error}", EXIT_UNREACHABLE)
     except (ChangedMigrationError, asyncpg.PostgresError) as error:

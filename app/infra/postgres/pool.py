@@ -6,7 +6,7 @@ every caller can ask again safely (idempotency rows, locked decisions).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +21,8 @@ COMMAND_TIMEOUT_S: Final = 10.0
 CONNECT_TIMEOUT_S: Final = 3.0
 
 Connection: TypeAlias = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Examine: TypeAlias = Callable[[Connection], Coroutine[Any, Any, None]]
+"""Asked of a new connection before anything else; what it raises ends the connection."""
 
 _AWAY: Final = (
     OSError,
@@ -62,8 +64,11 @@ async def _leave_as_it_is(_: Connection) -> None:
 class Database:
     """A pool. `connection()` lends a connection, `transaction()` one inside a transaction."""
 
-    def __init__(self, dsn: str, *, size: int, name: str) -> None:
-        """Prepare a pool of at most `size` connections that call themselves `name`; `open` connects."""
+    def __init__(self, dsn: str, *, size: int, name: str, examine: Examine | None = None) -> None:
+        """Prepare a pool of at most `size` connections that call themselves `name`; `open` connects.
+
+        `examine` is asked of every new connection before anybody is lent it.
+        """
         self._name = name
         self._pool = asyncpg.create_pool(
             dsn,
@@ -72,6 +77,7 @@ class Database:
             max_inactive_connection_lifetime=300,
             command_timeout=COMMAND_TIMEOUT_S,
             timeout=CONNECT_TIMEOUT_S,
+            init=examine,
             reset=_leave_as_it_is,
             server_settings={
                 "application_name": f"holdfast-{name}",

@@ -25,6 +25,8 @@ from app.hotpath.address import Address
 from app.hotpath.client import Client
 from app.hotpath.errors import MayHaveHappened, NotNow, NotSent
 from app.hotpath.subscriptions import Subscriptions
+from app.infra.markers import Markers
+from app.infra.redis import marker
 from app.infra.redis.metrics import EXPORT
 from app.infra.tasks import end
 from app.observability import metrics
@@ -40,6 +42,8 @@ _CONNECT_TIMEOUT_S: Final = 1.0
 _SOCKET_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 1
 _CLOSE_TIMEOUT_S: Final = 2.0
+_SETTLE_TIMEOUT_S: Final = 2.0
+"""A little more than one attempt to connect may take."""
 _HEARTBEAT_S: Final = 1.0
 """A connection that said nothing for this long is asked whether it lives, for `holdfast_redis_up`."""
 
@@ -101,19 +105,31 @@ class Breaker:
 class RedisClients:
     """One process's Redis: `hot`, and redis-py's clients, which are used inside `bounded`."""
 
-    def __init__(self, url: str, db: int | None, environment: str, name: str) -> None:
-        """Prepare the clients; `open` connects the hot one, the others connect when they are first used."""
+    def __init__(
+        self, url: str, db: int | None, environment: str, name: str, markers: Markers | None = None
+    ) -> None:
+        """Prepare the clients; `open` connects the hot one, the others connect when they are first used.
+
+        With `markers`, hot clients use no connection to a Redis that may be another environment's.
+        """
         self.environment = environment
         self.address = Address.parse(url, None if _names_database(url) else db)
         self.name = f"holdfast-{name}"
+        self.examine = marker.examiner(markers) if markers else None
         self.hot = Client(
-            self.address, name=self.name, deadline_s=REQUEST_DEADLINE_S, heartbeat_s=_HEARTBEAT_S
+            self.address,
+            name=self.name,
+            deadline_s=REQUEST_DEADLINE_S,
+            heartbeat_s=_HEARTBEAT_S,
+            examine=self.examine,
         )
         self.breaker = Breaker()
         self._url = url
         self._db = db
         self._made: list[Redis] = []
+        self._markers = markers
         self._waiting: set[Client] = set()
+        self._told = asyncio.Event()  # that Redis is up, or that it is away
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -123,6 +139,7 @@ class RedisClients:
         def up() -> None:
             nonlocal was_away
             metrics.REDIS_UP.set(1)
+            self._told.set()
             if was_away:
                 log.info("redis_is_back")
             was_away = False
@@ -130,18 +147,28 @@ class RedisClients:
         def down(reason: str) -> None:
             nonlocal was_away
             metrics.REDIS_UP.set(0)
-            log.warning("redis_is_away", error=reason)
+            self._told.set()
+            if self._markers is None or self._markers.wrong is None:  # else it was said
+                log.warning("redis_is_away", error=reason)
             was_away = True
 
         self.hot.when_up.append(up)
         self.hot.when_down.append(down)
         self.hot.open()
+        if self._markers is not None:
+            self.start(marker.keep(self.hot, self._markers))
         EXPORT.add_client("hot", self.hot)
+
+    async def settled(self) -> None:
+        """Wait until the first attempt to connect has come to an end, whichever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_TIMEOUT_S):
+                await self._told.wait()
 
     @cached_property
     def subscriptions(self) -> Subscriptions:
         """Pub/sub, on a connection of its own, made when it is first used."""
-        return Subscriptions(self.address, name=f"{self.name}-subscriptions").open()
+        return Subscriptions(self.address, name=f"{self.name}-subscriptions", examine=self.examine).open()
 
     @cached_property
     def reads(self) -> Redis:
@@ -165,6 +192,7 @@ class RedisClients:
             name=f"{self.name}-{name}",
             deadline_s=BLOCK_MAX_S + _CONNECT_TIMEOUT_S,
             breaker=False,
+            examine=self.examine,
         ).open()
         self._waiting.add(client)
         return client
@@ -261,13 +289,15 @@ async def command(client: Redis, *parts: str | bytes | int) -> Any:  # noqa: ANN
 
 
 @asynccontextmanager
-async def open_redis(url: str, db: int | None, environment: str, name: str) -> AsyncIterator[RedisClients]:
+async def open_redis(
+    url: str, db: int | None, environment: str, name: str, markers: Markers | None = None
+) -> AsyncIterator[RedisClients]:
     """The process's Redis, called `holdfast-<name>` in the server's list of clients.
 
-    Never fails where Redis is dead.
+    With `markers`, it is used for nothing if it is another environment's. Never fails where Redis is dead.
     """
     async with AsyncExitStack() as stack:
-        clients = RedisClients(url, db, environment, name)
+        clients = RedisClients(url, db, environment, name, markers)
         stack.push_async_callback(clients.close)
         clients.open()
         yield clients

@@ -18,6 +18,7 @@ from app.gateway.application import application
 from app.gateway.run import build
 from app.gateway.server import serve
 from app.gateway.services import Services
+from app.infra.markers import Markers
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.observability import metrics
 from tests.conftest import TEMPLATE
@@ -106,7 +107,8 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
     port = any_free()
     async with AsyncExitStack() as stack:
         metrics.serve_for("gateway")
-        services = await build(settings(port, database_url, redis_url, **more), stack, stopping)
+        told = settings(port, database_url, redis_url, **more)
+        services = await build(told, stack, stopping, Markers(told.environment, stopping))
         served = asyncio.create_task(
             serve(
                 application(services),

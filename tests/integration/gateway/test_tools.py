@@ -32,10 +32,10 @@ async def holdfast(database_url: str, *arguments: str, **environment: str) -> tu
 async def test_a_key_is_made_used_listed_and_revoked(gateway: Gateway, database_url: str):
     """It is printed once; the list never shows it; revoked, it opens nothing."""
     make = ("keys", "create", "--name", "shop", "--customer", "cust-9", "--json")
-    code, output, _ = await holdfast(database_url, *make, ENVIRONMENT="staging")
+    code, output, _ = await holdfast(database_url, *make, ENVIRONMENT="test")
     made = json.loads(output)
     assert code == 0
-    assert re.fullmatch(r"hf_staging_[A-Za-z0-9]{43}", made["key"])
+    assert re.fullmatch(r"hf_test_[A-Za-z0-9]{43}", made["key"])
     assert made["customer_id"] == "cust-9"
     headers = {"Authorization": f"Bearer {made['key']}"}
     own = await gateway.post("/v1/orders", gateway.order(customer_id="cust-9"), headers=headers)

@@ -21,7 +21,7 @@ class Worker:
     def __init__(self, database_url: str, redis_url: str, temporal: EmbeddedTemporal) -> None:
         self.environ = os.environ | {
             "MODE": "worker",
-            "ENVIRONMENT": "test",
+            "ENVIRONMENT": "dev",
             "WORKER_QUEUES": "orders",
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
