@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from app.hotpath.address import Address
 from app.hotpath.callbacks import call
 from app.hotpath.connection import Connection, Part
-from app.hotpath.dialing import Greeting, dial
+from app.hotpath.dialing import Examine, Greeting, dial
 from app.hotpath.errors import ErrorReply, NotSent
 from app.hotpath.keeper import Keeper
 from app.hotpath.pipeline import IN_FLIGHT_MAX, Pipeline
@@ -32,7 +32,8 @@ class Client(Pipeline):
     """Commands to one server. Open it with `async with`; it never fails to open, the server may come later.
 
     `when_up` and `when_down` are called (with the reason) whenever commands begin to pass, or are refused;
-    `when_connected` and `when_lost` with every single connection. `greeting` gives the commands that a new
+    `when_connected` and `when_lost` with every single connection. `examine` is asked of each new connection
+    first: what it raises ends it, unused, like any vain attempt. `greeting` gives the commands that a new
     connection starts with (CLIENT TRACKING …). `on_push` takes what the server says unasked. Give commands
     that block a client of their own, with `breaker=False` and deadlines longer than they block. A client
     belongs to one event loop; once closed it stays closed.
@@ -47,6 +48,7 @@ class Client(Pipeline):
         breaker: bool = True,
         heartbeat_s: float = 10.0,
         in_flight_max: int = IN_FLIGHT_MAX,
+        examine: Examine | None = None,
         greeting: Greeting = lambda: (),
         on_push: Callable[[list[Any]], None] = lambda _: None,
     ) -> None:
@@ -60,6 +62,7 @@ class Client(Pipeline):
         self.when_lost: list[Callable[[], None]] = []
         self._address = address
         self._name = name
+        self._examine = examine
         self._greeting = greeting
         self._on_push = on_push
         self._is_open = False
@@ -162,7 +165,7 @@ class Client(Pipeline):
             on_push=self._on_push,
             on_lost=self._lost,
         )
-        await dial(connection, self._address, name=self._name, greeting=self._greeting)
+        await dial(connection, self._address, name=self._name, greeting=self._greeting, examine=self._examine)
         return connection
 
     def _greeted(self, connection: Connection) -> None:
