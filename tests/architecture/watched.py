@@ -37,7 +37,6 @@ FROM_ELSEWHERE = {
     "kube_pod_container_status_last_terminated_reason": "kube-state-metrics, …/pod-metrics.md",
     "kube_pod_container_status_restarts_total": "kube-state-metrics, …/pod-metrics.md",
     "kube_pod_container_status_waiting_reason": "kube-state-metrics, …/pod-metrics.md",
-    "temporal_activity_succeed_endtoend_latency_count": "the Temporal SDK: attempts that succeeded",
     "temporal_long_request_failure": "the Temporal SDK: calls that wait (polls) and failed",
     "temporal_sticky_cache_miss": "the Temporal SDK: workflows that had to be read again",
     "temporal_sticky_cache_total_forced_eviction": "the Temporal SDK: workflows put out of memory for others",
