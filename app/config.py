@@ -285,13 +285,15 @@ def _check_stripe(key: str, base: str | None, environment: str) -> None:
     """Real money in production only, play money elsewhere only, and a live key for nobody but Stripe."""
     if not key or not environment:
         return
-    if environment == "production" and not key.startswith(("sk_live_", "rk_live_")):
+    kind = next((kind for kind in ("live", "test") if key.startswith((f"sk_{kind}_", f"rk_{kind}_"))), None)
+    is_this = f": it is a {kind} key" if kind else ": it is no secret key of Stripe's"
+    if environment == "production" and kind != "live":
         raise ConfigurationError(
-            "STRIPE_API_KEY must be a live key (sk_live_…) when ENVIRONMENT is production"
+            f"STRIPE_API_KEY must be a live key (sk_live_…) when ENVIRONMENT is production{is_this}"
         )
-    if environment != "production" and not key.startswith(("sk_test_", "rk_test_")):
+    if environment != "production" and kind != "test":
         raise ConfigurationError(
-            "STRIPE_API_KEY must be a test key (sk_test_…) unless ENVIRONMENT is production"
+            f"STRIPE_API_KEY must be a test key (sk_test_…) when ENVIRONMENT is {environment}{is_this}"
         )
     if environment == "production" and base:
         raise ConfigurationError(

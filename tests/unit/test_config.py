@@ -304,6 +304,21 @@ def test_only_production_takes_real_money(key: str, environment: str):
     assert line.startswith("STRIPE_API_KEY must be a test key")
 
 
+@pytest.mark.parametrize(
+    ("environment", "key", "said"),
+    [
+        ("production", "rk_test_x", "it is a test key"),
+        ("dev", "sk_live_x", "it is a live key"),
+        ("dev", "pk_live_x", "it is no secret key of Stripe's"),
+    ],
+)
+def test_the_line_says_what_kind_of_key_it_is(environment: str, key: str, said: str):
+    """Whoever mixed two secrets up sees which of them this is, not its value."""
+    line = complaint("worker", {"ENVIRONMENT": environment, "STRIPE_API_KEY": key})
+    assert line.endswith(said)
+    assert key not in line
+
+
 def test_a_live_key_goes_to_nobody_but_stripe():
     """A forgotten sandbox address would read it."""
     live = {"ENVIRONMENT": "production", "STRIPE_API_KEY": "sk_live_s3cret"}
