@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from app.observability.tracing import Target
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def target(endpoint: str, *, ratio: float = 1.0, shutdown_timeout_s: float = 40.0) -> Target:

@@ -1,8 +1,9 @@
-"""`Traces`: spans on OpenTelemetry's SDK, sent as OTLP over HTTP by a thread of its own.
+"""`Traces`: makes spans, and has OpenTelemetry's SDK send them as OTLP over HTTP by a thread of its own.
 
-The thread and its queue are the SDK's: `QUEUE_MAX` spans wait at most, the oldest are dropped for new ones,
-and whoever ends a span never waits. A request that does not end is given up by its deadline, at the end of
-the process by the one that `stop` is given. If the process dies here, what is queued is lost.
+A span is made here, of plain values, and becomes the SDK's when it is over: a fifth of the cost of the SDK's
+own way. The thread and its queue are the SDK's: `QUEUE_MAX` spans wait at most, the oldest are dropped for
+new ones, and whoever ends a span never waits. A request that does not end is given up by its deadline, at the
+end of the process by the one that `stop` is given. If the process dies here, what is queued is lost.
 
 Imported only where somebody wants traces.
 """
@@ -10,31 +11,21 @@ Imported only where somebody wants traces.
 import contextvars
 import logging as standard_logging
 import os
+import random
 import re
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
 import structlog
-from opentelemetry import context as otel_context
-from opentelemetry import trace as otel
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import (
-    Decision,
-    ParentBased,
-    Sampler,
-    SamplingResult,
-    TraceIdRatioBased,
-)
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.util.types import Attributes as OtelAttributes
 
 from app.observability.logging import logger
 from app.observability.tracing import Attribute, Attributes, Kind, Target, Value
@@ -46,12 +37,15 @@ BATCH_MAX: Final = 128
 DELAY_MS: Final = 1_000
 REQUEST_TIMEOUT_S: Final = 5.0
 LINKS_MAX: Final = 128
-VALUE_CHARACTERS_MAX: Final = 256
 PATH: Final = "/v1/traces"
-_SCOPE: Final = "holdfast"
-_NOWHERE: Final = Context()
+_SCOPE: Final = InstrumentationScope("holdfast")
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_DROPPED: Final = TraceFlags(TraceFlags.DEFAULT)
+_WELL: Final = Status(StatusCode.UNSET)
+_FAILED: Final = Status(StatusCode.ERROR)
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})\Z")
+_RATIO_OF: Final = 2**64
+"""A trace that begins here is kept where half of its id is below the share of this, as in the SDK."""
 _KINDS: Final[Mapping[Kind, SpanKind]] = {
     "server": SpanKind.SERVER,
     "client": SpanKind.CLIENT,
@@ -81,21 +75,51 @@ def text_of(context: SpanContext) -> str:
 class OpenSpan:
     """A span under way, which is where its block is. The block's error ends it as failed, by name only."""
 
-    __slots__ = ("_bound", "_failed", "_span", "_token", "trace_id", "traceparent")
+    __slots__ = (
+        "_attributes",
+        "_began_ns",
+        "_bound",
+        "_failed",
+        "_kind",
+        "_links",
+        "_name",
+        "_parent",
+        "_token",
+        "_traces",
+        "context",
+        "trace_id",
+        "traceparent",
+    )
 
-    def __init__(self, span: otel.Span) -> None:
-        """Begin with a span that has begun."""
-        context = span.get_span_context()
-        self._span = span
-        self._failed = False
-        self._token: contextvars.Token[Context] | None = None
+    def __init__(
+        self,
+        traces: "Traces",
+        name: str,
+        kind: Kind,
+        context: SpanContext,
+        parent: SpanContext | None,
+        *,
+        attributes: Attributes,
+        links: Sequence[SpanContext],
+    ) -> None:
+        """Begin; it is told to `traces` when it is over, if `context` is sampled."""
+        self._traces = traces
+        self._name = name
+        self._kind: Kind = kind
+        self._parent = parent
+        self._attributes: dict[Attribute, Value] = {**attributes}
+        self._links = links
+        self._failed: str | None = None
+        self._token: contextvars.Token[OpenSpan | None] | None = None
         self._bound: Mapping[str, contextvars.Token[Any]] = {}
+        self._began_ns = time.time_ns()
+        self.context = context
         self.traceparent = text_of(context)
         self.trace_id = self.traceparent[3:35]
 
     def __enter__(self) -> Self:
         """Be what is under way here; log lines carry the trace's id."""
-        self._token = otel_context.attach(otel.set_span_in_context(self._span, _NOWHERE))
+        self._token = _here.set(self)
         self._bound = structlog.contextvars.bind_contextvars(trace_id=self.trace_id)
         return self
 
@@ -103,26 +127,45 @@ class OpenSpan:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End."""
-        if kind is not None and not self._failed:
-            self.fail(kind.__name__)
+        if kind is not None and self._failed is None:
+            self._failed = kind.__name__
         structlog.contextvars.reset_contextvars(**self._bound)
         if self._token is not None:
-            otel_context.detach(self._token)
-        self._span.end()
+            _here.reset(self._token)
+        self._traces.told(
+            self._name,
+            self._kind,
+            self.context,
+            self._parent,
+            self._attributes,
+            began_ns=self._began_ns,
+            links=self._links,
+            failed=self._failed,
+        )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it will be sent."""
+        return self.context.trace_flags.sampled
 
     def set(self, name: Attribute, value: Value) -> None:
         """Say something more about it."""
-        self._span.set_attribute(name, value)
+        self._attributes[name] = value
 
     def rename(self, name: str) -> None:
         """Call it what it turned out to be."""
-        self._span.update_name(name)
+        self._name = name
+
+    def link(self, to: SpanContext) -> None:
+        """It has to do with that one, too."""
+        self._links = (*self._links, to)
 
     def fail(self, kind: str) -> None:
         """It did not do what it was to do."""
-        self._failed = True
-        self._span.set_attribute("error.type", kind)
-        self._span.set_status(StatusCode.ERROR)
+        self._failed = kind
+
+
+_here: Final[contextvars.ContextVar[OpenSpan | None]] = contextvars.ContextVar("_here", default=None)
 
 
 class Traces:
@@ -144,15 +187,7 @@ class Traces:
             endpoint=target.endpoint + PATH, headers=target.headers, timeout=REQUEST_TIMEOUT_S
         )
         self._queue = _Queue(_Told(exporter, target.endpoint))
-        provider = TracerProvider(
-            sampler=ParentBased(_Linked(TraceIdRatioBased(target.ratio))),
-            resource=self._resource,
-            shutdown_on_exit=False,
-            span_limits=SpanLimits(max_links=LINKS_MAX, max_attribute_length=VALUE_CHARACTERS_MAX),
-        )
-        provider.add_span_processor(self._queue)
-        self._scope = InstrumentationScope(_SCOPE)
-        self._tracer = provider.get_tracer(_SCOPE)
+        self._kept_below = round(target.ratio * _RATIO_OF)
 
     def stop(self, within_s: float) -> None:
         """Send what is queued, for so many seconds at most. It blocks the thread, so the loop has ended."""
@@ -164,61 +199,55 @@ class Traces:
         kind: Kind,
         parent: SpanContext | None,
         attributes: Attributes,
-        links: Iterable[Link] = (),
+        links: Sequence[SpanContext] = (),
     ) -> OpenSpan:
-        """A span that has begun; without a parent it begins a trace."""
-        around = _NOWHERE
-        if parent is not None:
-            around = otel.set_span_in_context(otel.NonRecordingSpan(parent), _NOWHERE)
-        return OpenSpan(
-            self._tracer.start_span(
-                name,
-                around,
-                _KINDS[kind],
-                cast("Mapping[str, Any]", attributes),
-                tuple(links),
-                record_exception=False,
-                set_status_on_exception=False,
-            )
+        """A span that has begun. Without a parent it begins a trace: a share is kept, and what has links."""
+        if parent is None:
+            trace_id = random.getrandbits(128) | 1
+            is_kept = any(link.trace_flags.sampled for link in links)
+            is_kept = is_kept or trace_id % _RATIO_OF < self._kept_below
+        else:
+            trace_id, is_kept = parent.trace_id, parent.trace_flags.sampled
+        context = SpanContext(
+            trace_id, _new_id(), is_remote=False, trace_flags=_SAMPLED if is_kept else _DROPPED
         )
+        return OpenSpan(self, name, kind, context, parent, attributes=attributes, links=links)
 
     def under(self, parent: str, name: str, kind: Kind, attributes: Attributes) -> OpenSpan | None:
         """A span under a traceparent; None where that is not sampled."""
         context = context_of(parent)
-        if context is None or not context.trace_flags & TraceFlags.SAMPLED:
+        if context is None or not context.trace_flags.sampled:
             return None
         return self.begun(name, kind, context, attributes)
 
     def within(self, name: str, kind: Kind, attributes: Attributes) -> OpenSpan | None:
         """A span within the one under way here; None where there is none."""
-        span = otel.get_current_span()
-        return self.begun(name, kind, span.get_span_context(), attributes) if span.is_recording() else None
+        span = _here.get()
+        return self.begun(name, kind, span.context, attributes) if span and span.is_kept else None
 
     def of_many(self, name: str, kind: Kind, traceparents: Sequence[str | None]) -> OpenSpan | None:
         """A trace of its own, linked to all that it works for; None where none of them is sampled."""
         contexts = map(context_of, dict.fromkeys(traceparents))
-        known = [c for c in contexts if c and c.trace_flags & TraceFlags.SAMPLED]
+        known = [context for context in contexts if context and context.trace_flags.sampled]
         if not known:
             return None
-        attributes: Attributes = {"holdfast.batch_size": len(traceparents)}
-        return self.begun(name, kind, None, attributes, map(Link, known[:LINKS_MAX]))
+        return self.begun(name, kind, None, {"holdfast.batch_size": len(traceparents)}, known)
 
     def here(self) -> str | None:
         """The traceparent of the span under way here, where it is kept."""
-        span = otel.get_current_span()
-        return text_of(span.get_span_context()) if span.is_recording() else None
+        span = _here.get()
+        return span.traceparent if span and span.is_kept else None
 
     def continued(self, stored: str) -> str:
         """See `tracing.continued`."""
-        span = otel.get_current_span()
-        if not span.is_recording():
+        span = _here.get()
+        if span is None or not span.is_kept:
             return stored
-        own = text_of(span.get_span_context())
-        if own[3:35] == stored[3:35]:
-            return own
+        if span.trace_id == stored[3:35]:
+            return span.traceparent
         order = context_of(stored)
         if order is not None:
-            span.add_link(order)
+            span.link(order)
         return stored
 
     def note(
@@ -237,52 +266,47 @@ class Traces:
 
         Nothing where its parent is not sampled. `span_id`: under an id that others know already.
         """
-        if not parent.trace_flags & TraceFlags.SAMPLED:
+        context = SpanContext(
+            parent.trace_id, span_id or _new_id(), is_remote=False, trace_flags=parent.trace_flags
+        )
+        self.told(name, kind, context, parent, attributes, began_ns=began_ns, links=links, failed=failed)
+
+    def told(
+        self,
+        name: str,
+        kind: Kind,
+        context: SpanContext,
+        parent: SpanContext | None,
+        attributes: Attributes,
+        *,
+        began_ns: int,
+        links: Sequence[SpanContext],
+        failed: str | None,
+    ) -> None:
+        """Have a span sent that is over now; nothing where it is not sampled."""
+        if not context.trace_flags.sampled:
             return
-        given: dict[Attribute, Value] = {**attributes}
-        if failed is not None:
-            given["error.type"] = failed
-        span_id = span_id or int.from_bytes(os.urandom(8), "big") | 1
-        context = SpanContext(parent.trace_id, span_id, is_remote=False, trace_flags=_SAMPLED)
+        said = attributes if failed is None else {**attributes, "error.type": failed}
         self._queue.on_end(
             ReadableSpan(
                 name,
                 context,
                 parent,
                 self._resource,
-                cast("Mapping[str, Any]", given),
+                cast("Mapping[str, Any]", said),
                 links=tuple(map(Link, links[:LINKS_MAX])),
                 kind=_KINDS[kind],
-                status=Status(StatusCode.UNSET if failed is None else StatusCode.ERROR),
+                status=_WELL if failed is None else _FAILED,
                 start_time=began_ns,
                 end_time=max(began_ns, time.time_ns()),
-                instrumentation_scope=self._scope,
+                instrumentation_scope=_SCOPE,
             )
         )
 
 
-class _Linked(Sampler):
-    """Keeps what works for somebody whose trace is kept; of all other traces that begin here, a share."""
-
-    def __init__(self, share: Sampler) -> None:
-        self._share = share
-
-    def should_sample(  # noqa: PLR0917 - the SDK's
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: OtelAttributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: otel.TraceState | None = None,
-    ) -> SamplingResult:
-        if links and any(link.context.trace_flags & TraceFlags.SAMPLED for link in links):
-            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, trace_state)
-        return self._share.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
-
-    def get_description(self) -> str:
-        return f"Linked{{{self._share.get_description()}}}"
+def _new_id() -> int:
+    """The id of a span."""
+    return random.getrandbits(64) | 1
 
 
 class _Queue(BatchSpanProcessor):

@@ -19,7 +19,7 @@ from tests.stack import Temporal
 ROOT: Final = Path(__file__).parents[3]
 KEY: Final = "hf_test_of_traces"
 MODES: Final = ("gateway", "worker", "consumer")
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 120.0
 SHUTDOWN_TIMEOUT_S: Final = 10.0
 
 

