@@ -22,7 +22,7 @@ COMPILE = .venv/lock-tools/bin/uv pip compile --quiet
 COMPILED = --universal --python-version=3.11 --generate-hashes $(ARGS)
 
 .DEFAULT_GOAL := all
-.PHONY: all environment help up down test test-full check bench image image-test sbom alerts alerts-test lock clean asyncapi
+.PHONY: all environment help up down test test-full check bench image image-test test-containers sbom alerts alerts-test lock clean asyncapi
 
 all: environment help
 
@@ -34,6 +34,7 @@ help:
 	@echo 'make down       stop it; the data stays in .holdfast/'
 	@echo 'make test       all tests but the long ones (at most 10 minutes; ARGS="-k name" for some of them)'
 	@echo 'make test-full  all tests, those of Redis also with redis-server 7 (under an hour)'
+	@echo 'make test-containers  integration tests against containers, made here where no registry is reached'
 	@echo 'make check      format, lint, types, import contracts, unit tests (under a minute)'
 	@echo 'make bench      this project beside its references, as ratios (ONLY=name JSON=file SVG=file)'
 	@echo 'make image      the container image, for all three modes (IMAGE=name PYTHON_IMAGE=base)'
@@ -58,6 +59,10 @@ test-full: environment
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not image" $(ARGS)
 	sh tests/second_redis.sh $(PYTEST) -n $(WORKERS) --dist loadfile -m "not image" $(REDIS_TESTS) $(ARGS) || \
 		test $$? -eq 5 # none of them are among those that ARGS names
+
+test-containers: environment
+	sh image/test_servers.sh $(PYTEST) -n $(WORKERS) --dist loadfile \
+		$(or $(ARGS),tests/contract tests/integration tests/workflows)
 
 check: environment
 	.venv/bin/ruff format --check

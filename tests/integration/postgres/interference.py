@@ -19,7 +19,7 @@ KILL = """
 SELECT pg_terminate_backend(pid) FROM (
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'holdfast-test' ORDER BY random() LIMIT $1
-)
+) found
 """
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -75,7 +76,7 @@ async def test_whoever_is_killed_in_the_middle_leaves_nothing_half_done(
         # Somebody makes one of our tables at the same time: the migration waits for him, in its middle.
         await empty.execute("CREATE TABLE daily_summary (x int)")
         waiting = await begun(watcher, migrate(empty_database_url))
-        await watcher.execute(f"SELECT pg_terminate_backend(pid) FROM ({BLOCKED})")
+        await watcher.execute(f"SELECT pg_terminate_backend(pid) FROM ({BLOCKED}) b")
         with pytest.raises(Unavailable):
             await waiting
         await empty.execute("DROP TABLE daily_summary")
@@ -171,3 +172,26 @@ async def test_waiting_for_a_server_that_never_answers_ends_as_unreachable():
     """69, as migrating does; until then it is asked again."""
     with pytest.raises(Unavailable):
         await module.wait("postgresql://holdfast@127.0.0.1:1/holdfast", 0)
+
+
+async def test_postgresql_15_is_told_the_same_in_other_words(
+    empty_database_url: str, empty: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """It cannot say how a column is stored where it makes the table. What is made is the same."""
+    told = [(version, name, module.worded(version, sql, 15)) for version, name, sql in migrations()]
+    assert [sql for _, _, sql in told if "STORAGE EXTERNAL NOT NULL" in sql] == []
+    monkeypatch.setattr(module, "migrations", lambda: told)
+    await migrate(empty_database_url)
+    stored = (
+        "SELECT attstorage FROM pg_attribute WHERE attrelid = 'seal_leaves'::regclass AND attname = 'hashes'"
+    )
+    assert await empty.fetchval(stored) == b"e"
+
+
+@pytest.mark.parametrize("text", ["", "ord_01JZ", "Tasse für Öl ☕", "x" * 300])
+async def test_servers_older_than_18_compute_the_same_shards(empty_database_url: str, empty, text: str):
+    """By a function of ours, which newer ones do not look at."""
+    await migrate(empty_database_url)
+    assert await empty.fetchval("SELECT public.crc32(convert_to($1, 'UTF8'))", text) == zlib.crc32(
+        text.encode()
+    )

@@ -13,7 +13,7 @@ from app.consumer.patience import Patience
 from app.domain.errors import Unavailable
 from app.infra.postgres import event_outbox
 from app.infra.postgres.event_outbox import open_outbox
-from app.infra.postgres.migrate import migrate, migrations
+from app.infra.postgres.migrate import migrate, migrations, worded
 from app.infra.postgres.partitions import PostgresPartitions, not_before, partitions
 from app.infra.postgres.pool import Connection, Database
 from tests.integration.postgres.past import prices, store, verified
@@ -51,7 +51,7 @@ async def older(empty_database_url: str) -> AsyncIterator[Connection]:
     await connection.execute(f"CREATE TABLE schema_migrations ({columns})")
     for number, file, sql in migrations():
         if number < BY_MONTH:
-            await connection.execute(sql)
+            await connection.execute(worded(number, sql, connection.get_server_version().major))
             await connection.execute(
                 "INSERT INTO schema_migrations VALUES ($1, $2, $3)",
                 number, file, hashlib.sha256(sql.encode()).hexdigest(),
