@@ -2,9 +2,9 @@
 
 The SDK offers two ways. Its buffer hands every single update to Python, one to two hundred an order at 1.2 µs
 each, and drops what is not fetched in time. Its exporter adds up where it counts, under 1 µs an update (less
-than a hundredth of what an order costs a worker), and 3 ms a scrape; but it wants a port, and does not say which
-it took where it is given 0. So we take a free one, keep it bound (not listening) until the exporter has it too,
-and tell nobody: two workers of one machine never clash.
+than a hundredth of what an order costs a worker), and 3 ms a scrape; but it wants a port, and does not say
+which it took where it is given 0. So we take a free one, keep it bound (not listening) until the exporter has
+it too, and tell nobody: two workers of one machine never clash.
 
 Names are those of Temporal's reference: no suffixes, durations in seconds. If the exporter cannot be started
 or does not answer, the worker works and its `/metrics` holds everything else. Nothing outlives the process.
