@@ -189,11 +189,12 @@ class Effect:
     async def _handle(self, fresh: Sequence[Envelope], effects: Effects) -> None:
         """Run the handlers, each with its events."""
         fresh = [brought_up(event) for event in fresh]
-        unknown = {event.type for event in fresh} - self.group.handlers.keys()
+        there = {event.type for event in fresh}
+        unknown = there - self.group.handlers.keys()
         if unknown:
             raise UnknownEventError(min(unknown))
         for handler, types in self._handlers.items():
-            events = [event for event in fresh if event.type in types]
+            events = fresh if there <= types else [event for event in fresh if event.type in types]
             if events:
                 await _within_its_time(handler, events, effects)
 

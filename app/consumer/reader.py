@@ -9,6 +9,7 @@ next owner claims it.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +29,7 @@ from app.infra.redis.streams import BEGINNING, ConsumerGroup, Entry, GroupGoneEr
 from app.infra.tasks import end
 from app.observability.logging import logger
 
-ENTRIES_MAX: Final = 400
+ENTRIES_MAX: Final = 1_000
 """Entries taken from a shard at once."""
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """How large a batch is to be: where events are so large that fewer make that up, fewer are taken."""
@@ -36,6 +37,8 @@ FULL: Final = 400
 """Entries of all shards from which on there are likely more: these are read while the batch is applied."""
 AHEAD_MAX: Final = 2
 """Batches that are read ahead: one that is there when it is wanted, and one on its way."""
+TURN: Final = 100
+"""Entries that are decoded in one turn of the loop, while a transaction may wait for its next."""
 BLOCK_S: Final = 2.0
 CLAIM_INTERVAL_S: Final = 5.0
 GATHER_S: Final = 0.1
@@ -67,6 +70,29 @@ def _real(event: Envelope) -> Envelope:
     return event
 
 
+async def _batch(entries: Sequence[Entry]) -> Batch:
+    """Entries by subject. Lets others go on now and then: meanwhile PostgreSQL may have answered."""
+    deliveries: dict[str, Delivery] = {}
+    nonsense = Delivery("")
+    for number, entry in enumerate(entries, 1):
+        if not number % TURN:
+            await asyncio.sleep(0)
+        try:
+            event = _real(_envelopes.decode(entry.body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # Every event is in PostgreSQL, and what it told of is found there when marks are compared.
+            where = f"{entry.shard}/{entry.id.decode()}"
+            log.error("not_an_event", entry=where, error=str(error))  # noqa: TRY400 - no trace is needed
+            nonsense.entries.append(entry)
+            continue
+        delivery = deliveries.get(event.subject)
+        if delivery is None:
+            delivery = deliveries[event.subject] = Delivery(event.subject)
+        delivery.add(event, entry)
+    found = list(deliveries.values())
+    return Batch(entries, [*found, nonsense] if nonsense.entries else found)
+
+
 class Reader:
     """Reads until told to stop."""
 
@@ -93,7 +119,7 @@ class Reader:
         self._store = Patience("applying")
         self._tokens: dict[int, int] = {}
         self._to_claim: dict[int, bytes] = {}
-        self._claim_at = 0.0
+        self._claim_at = math.inf
         self._count = ENTRIES_MAX
         self._ahead: deque[asyncio.Task[Batch]] = deque()
         self._acknowledging: asyncio.Task[None] | None = None
@@ -124,7 +150,7 @@ class Reader:
             redis.well()
             self._look_at_shards()
             self._read_ahead(batch)
-            await self._work(self._ours(batch))
+            await self._work(await self._ours(batch))
         except GroupGoneError:
             await self._create(redis)
             return
@@ -162,7 +188,7 @@ class Reader:
         if self._to_claim:
             entries, self._to_claim = await self._group.claim(self._to_claim, idle_s=0, count=self._count)
             if entries or self._to_claim:
-                return self._batch(entries)
+                return await _batch(entries)
         waiting = asyncio.create_task(self._holding.changed.wait())
         reading = asyncio.create_task(self._read(BLOCK_S))
         try:
@@ -183,7 +209,7 @@ class Reader:
             if entries:
                 fitting = BATCH_BYTES * len(entries) // (1 + sum([len(entry.body) for entry in entries]))
                 self._count = max(1, min(ENTRIES_MAX, fitting // max(1, len(self._tokens))))
-            return self._batch(entries)
+            return await _batch(entries)
         await asyncio.sleep(block_s)
         return _NOTHING
 
@@ -201,31 +227,10 @@ class Reader:
             waiting.append(self._inbox.get_nowait())
         return waiting
 
-    def _ours(self, batch: Batch) -> list[Delivery]:
+    async def _ours(self, batch: Batch) -> list[Delivery]:
         """What of a batch is of shards that were not lost meanwhile."""
         ours = [entry for entry in batch.entries if entry.shard in self._tokens]
-        return batch.deliveries if len(ours) == len(batch.entries) else self._batch(ours).deliveries
-
-    @staticmethod
-    def _batch(entries: Sequence[Entry]) -> Batch:
-        """Entries by subject."""
-        deliveries: dict[str, Delivery] = {}
-        nonsense = Delivery("")
-        for entry in entries:
-            try:
-                event = _real(_envelopes.decode(entry.body))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                # Every event is in PostgreSQL, and what it told of is found there when marks are compared.
-                where = f"{entry.shard}/{entry.id.decode()}"
-                log.error("not_an_event", entry=where, error=str(error))  # noqa: TRY400 - no trace is needed
-                nonsense.entries.append(entry)
-                continue
-            delivery = deliveries.get(event.subject)
-            if delivery is None:
-                delivery = deliveries[event.subject] = Delivery(event.subject)
-            delivery.add(event, entry)
-        found = list(deliveries.values())
-        return Batch(entries, [*found, nonsense] if nonsense.entries else found)
+        return batch.deliveries if len(ours) == len(batch.entries) else (await _batch(ours)).deliveries
 
     async def _work(self, deliveries: list[Delivery]) -> None:
         """Apply and acknowledge, waiting for PostgreSQL as long as it takes, but not when told to stop."""

@@ -215,10 +215,12 @@ class ConsumerGroup:
             if those is None:
                 those = ids[entry.shard] = []
             those.append(entry.id)
+        asked = []
+        for shard, those in ids.items():
+            asked.append(self._ask("XACK", self._streams[shard], self._group, *those))
+            await asyncio.sleep(0)  # thousands of ids: whoever waits for a transaction goes first
         with _gone_is_told():
-            await _all_of(
-                [self._ask("XACK", self._streams[shard], self._group, *those) for shard, those in ids.items()]
-            )
+            await _all_of(asked)
 
     async def remove(self, consumer: str | bytes, *, idle_s: float) -> None:
         """Have a consumer forgotten wherever it holds nothing and was idle for so long."""
