@@ -19,6 +19,7 @@ class Row(NamedTuple):
     type: str
     labels: frozenset[str]
     modes: tuple[str, ...]
+    meaning: str
     across: str
 
 
@@ -30,9 +31,9 @@ def ours() -> dict[str, Row]:
     """Our metrics by name."""
     rows = {}
     for line in re.findall(r"^\| `holdfast_.*$", TEXT, re.MULTILINE):
-        name, kind, labels, _, modes, _, across = _cells(line)
+        name, kind, labels, _, modes, meaning, across = _cells(line)
         found = frozenset(re.findall(r"`(\w+)`", labels))
-        rows[name.strip("`")] = Row(name.strip("`"), kind, found, tuple(modes.split(", ")), across)
+        rows[name.strip("`")] = Row(name.strip("`"), kind, found, tuple(modes.split(", ")), meaning, across)
     return rows
 
 
@@ -40,9 +41,9 @@ def temporals() -> dict[str, Row]:
     """Those of the SDK that are used, by name."""
     rows = {}
     for line in re.findall(r"^\| `temporal_.*$", TEXT, re.MULTILINE):
-        name, kind, labels, _ = _cells(line)
+        name, kind, labels, meaning = _cells(line)
         found = frozenset(re.findall(r"`(\w+)`", labels))
-        rows[name.strip("`")] = Row(name.strip("`"), kind, found, ("worker",), "sum")
+        rows[name.strip("`")] = Row(name.strip("`"), kind, found, ("worker",), meaning, "sum")
     return rows
 
 
