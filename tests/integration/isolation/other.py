@@ -164,10 +164,15 @@ async def started(environment: dict[str, str]) -> AsyncIterator[asyncio.subproce
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, list[str]]:
-    """How it ended by itself: its code, and its lines of errors that are no log."""
+    """How it ended by itself: its code, and everything that it said."""
     async with asyncio.timeout(60):
         _, errors = await process.communicate()
-    return process.returncode, [line for line in errors.decode().splitlines() if line.startswith("holdfast:")]
+    return process.returncode, errors.decode().splitlines()
+
+
+def plain(lines: list[str]) -> list[str]:
+    """The lines that are no log."""
+    return [line for line in lines if line.startswith("holdfast:")]
 
 
 async def until(question: Any) -> None:

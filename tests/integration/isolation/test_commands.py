@@ -10,6 +10,7 @@ from app.infra.markers import ElsewhereError
 from app.infra.postgres.marker import complaint
 from app.infra.postgres.migrate import migrate, wait
 from tests.integration.isolation.other import connected, mark_database, marker_of_database
+from tests.stack import TEMPLATE, Postgres
 
 CHANGING: Final = (
     ("migrate",),
@@ -31,6 +32,22 @@ READING: Final = (
     ("replay", "list"),
     ("events", "list"),
 )
+
+
+@pytest.fixture(scope="module")
+async def production(postgres_server: Postgres) -> str:
+    """The database of production, in which nobody changes anything."""
+    url = await postgres_server.create("production", TEMPLATE)
+    await mark_database(url, "production")
+    return url
+
+
+@pytest.fixture
+def in_production(monkeypatch: pytest.MonkeyPatch, production: str) -> pytest.MonkeyPatch:
+    """The environment of a command: only that database is named."""
+    monkeypatch.delenv("ENVIRONMENT", raising=False)
+    monkeypatch.setenv("DATABASE_URL", production)
+    return monkeypatch
 
 
 @pytest.fixture
@@ -57,40 +74,36 @@ async def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 @pytest.mark.parametrize("arguments", [*CHANGING, *READING, ("migrate", "--wait", "1")], ids=" ".join)
 async def test_a_command_of_dev_does_nothing_in_production(
     arguments: tuple[str, ...],
-    told: pytest.MonkeyPatch,
-    database_url: str,
+    in_production: pytest.MonkeyPatch,
+    production: str,
     capsys: pytest.CaptureFixture[str],
 ):
     """78, and one line that names the setting."""
-    await mark_database(database_url, "production")
-    told.setenv("ENVIRONMENT", "dev")
-    assert await run(told, *arguments) == 78
+    in_production.setenv("ENVIRONMENT", "dev")
+    assert await run(in_production, *arguments) == 78
     said = capsys.readouterr().err
     assert said.startswith("holdfast: DATABASE_URL must lead to the database of ENVIRONMENT 'dev'")
     assert said.count("\n") == 1
-    assert await marker_of_database(database_url) == "production"
+    assert await marker_of_database(production) == "production"
 
 
 @pytest.mark.parametrize("arguments", CHANGING, ids=" ".join)
 async def test_nobody_changes_production_by_the_way(
     arguments: tuple[str, ...],
-    told: pytest.MonkeyPatch,
-    database_url: str,
+    in_production: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
     """Whoever has only an address in the shell has to say ENVIRONMENT=production, too."""
-    await mark_database(database_url, "production")
-    assert await run(told, *arguments) == 78
+    assert await run(in_production, *arguments) == 78
     assert capsys.readouterr().err.startswith("holdfast: ENVIRONMENT must be 'production' to change this")
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
 async def test_production_may_be_read_without_saying_so(
-    arguments: tuple[str, ...], told: pytest.MonkeyPatch, database_url: str
+    arguments: tuple[str, ...], in_production: pytest.MonkeyPatch
 ):
     """It harms nobody."""
-    await mark_database(database_url, "production")
-    assert await run(told, *arguments) == 0
+    assert await run(in_production, *arguments) == 0
 
 
 @pytest.mark.parametrize("environment", ["", "production"])
