@@ -2,6 +2,8 @@
 
 import asyncpg
 
+from app.consumer.notifications import KINDS
+from app.domain.events import TYPES
 from app.infra.postgres import replays
 from app.infra.postgres.audit import Findings, verify
 from app.infra.postgres.dead_letters import WAITING, DeadLetters
@@ -12,13 +14,46 @@ from app.replay.engine import Engine
 from app.replay.registry import handlers
 from tests.integration.consumer.orders import Orders
 
+DELIVERIES = """
+WITH happened AS (
+    SELECT w.id AS endpoint_id, e.subject, e.sequence FROM events e, webhook_endpoints w
+    WHERE e.type = ANY ($1)
+), written AS (SELECT endpoint_id, subject, sequence FROM webhook_deliveries)
+(TABLE happened EXCEPT ALL TABLE written) UNION ALL (TABLE written EXCEPT ALL TABLE happened)
+"""
+"""Events that an endpoint of all of them was not to be sent, or twice."""
+
+JOBS = """
+WITH written AS (SELECT id FROM webhook_deliveries), begun AS (
+    SELECT argument::jsonb ->> 'delivery_id' FROM workflow_jobs WHERE kind = 'webhook'
+)
+(TABLE written EXCEPT ALL TABLE begun) UNION ALL (TABLE begun EXCEPT ALL TABLE written)
+"""
+"""Deliveries that no workflow is told of, or two are."""
+
+MAILS = """
+WITH happened AS (
+    SELECT subject, split_part(type, '.', 2) AS kind FROM events WHERE type = ANY ($1)
+), written AS (SELECT order_id, kind FROM mails)
+(TABLE happened EXCEPT ALL TABLE written) UNION ALL (TABLE written EXCEPT ALL TABLE happened)
+"""
+"""What customers were not to be told, or twice."""
+
 
 async def all_is_well(orders: Orders, dsn: str, *, timeout_s: float = 30) -> None:
     """Every event had its effect in every group once, no letter waits, chains hold, a rebuild is the same."""
     await orders.all_caught_up(timeout_s=timeout_s)
+    await everybody_is_told(orders)
     assert await DeadLetters(orders.database).page(0, 10, states=WAITING) == []
     await chains_hold(dsn)
     await projections_equal_a_rebuild(orders)
+
+
+async def everybody_is_told(orders: Orders) -> None:
+    """A delivery and its job of each event for each endpoint, a mail of each step of each order: once."""
+    assert await orders.database.fetch(DELIVERIES, list(TYPES.values())) == []
+    assert await orders.database.fetch(JOBS) == []
+    assert await orders.database.fetch(MAILS, list(KINDS) if orders.email else []) == []
 
 
 async def chains_hold(dsn: str) -> None:

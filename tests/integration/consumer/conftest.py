@@ -34,6 +34,16 @@ async def orders(database: Database) -> Orders:
 
 
 @pytest.fixture
+async def listeners(orders: Orders) -> None:
+    """Every group has something to do: customers are told by mail, and an endpoint of all that happens."""
+    orders.email = "ada@example.com"
+    await orders.database.execute(
+        "INSERT INTO webhook_endpoints (id, url, description, event_types, secret, created_at)"
+        " VALUES ('whe_all', 'https://hooks.example.com/', '', '{}', 'whsec_AAAA', now() - interval '1 day')"
+    )
+
+
+@pytest.fixture
 async def clients(redis_url: str) -> AsyncIterator[RedisClients]:
     """Clients of the test's Redis."""
     async with open_redis(redis_url, None, "test", "test") as opened:

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 
 SHUTDOWN_TIMEOUT_S = 5
+TELLING = {"SMTP_URL": "smtp://127.0.0.1:1"}
+"""Of a consumer that writes mails; nobody takes them, so they stay where they can be counted."""
 
 HASTY = """
 import sys
@@ -34,7 +36,9 @@ def free_port() -> int:
 class Consumer:
     """One `MODE=consumer python -m app`."""
 
-    def __init__(self, database_url: str, redis_url: str, program: tuple[str, ...] = ("-m", "app")) -> None:
+    def __init__(
+        self, database_url: str, redis_url: str, program: tuple[str, ...] = ("-m", "app"), **environ: str
+    ) -> None:
         self.port = free_port()
         self.program = program
         self.environ = {
@@ -47,6 +51,7 @@ class Consumer:
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "info",
             "SHUTDOWN_TIMEOUT_S": str(SHUTDOWN_TIMEOUT_S),
+            **environ,
         }
         self.process: asyncio.subprocess.Process | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
@@ -96,10 +101,10 @@ class Consumer:
 
 @asynccontextmanager
 async def running(
-    database_url: str, redis_url: str, program: tuple[str, ...] = ("-m", "app")
+    database_url: str, redis_url: str, program: tuple[str, ...] = ("-m", "app"), **environ: str
 ) -> AsyncIterator[Consumer]:
     """A consumer that is killed at the end if it still runs."""
-    consumer = Consumer(database_url, redis_url, program)
+    consumer = Consumer(database_url, redis_url, program, **environ)
     await consumer.start()
     try:
         yield consumer

@@ -17,7 +17,7 @@ from app.infra.postgres.dead_letters import OPEN, DeadLetters
 from app.infra.postgres.pool import Database
 from tests.integration.consumer.afterwards import all_is_well
 from tests.integration.consumer.orders import GROUPS, Orders
-from tests.integration.consumer.processes import HASTY, Consumer, running
+from tests.integration.consumer.processes import HASTY, TELLING, Consumer, running
 from tests.servers import redis_in
 
 DOUBLED = """
@@ -26,20 +26,21 @@ SELECT subject, sequence FROM events, generate_series(1, $1) WHERE random() < $2
 """
 """What was published already is published again, out of order."""
 
-UNHEARD_OF = "order.reviewed.v7"
-UPGRADED = f"""
+pytestmark = pytest.mark.usefixtures("listeners")
+
+UPGRADED = """
 import sys
 import msgspec
 from app.consumer import run
 made = run.groups
 def groups(*given, **named):
     known = made(*given, **named)
-    return tuple(msgspec.structs.replace(g, handlers={{**g.handlers, {UNHEARD_OF!r}: ()}}) for g in known)
+    return tuple(msgspec.structs.replace(g, handlers={{**g.handlers, {kind!r}: ()}}) for g in known)
 run.groups = groups
 from app.__main__ import main
 sys.exit(main())
 """
-"""A consumer of the release that knows it."""
+"""A consumer of the release that knows a type."""
 
 
 @asynccontextmanager
@@ -76,7 +77,7 @@ async def test_a_redis_put_back_to_an_older_state_costs_nothing(
 ) -> None:
     """Its streams tell again what was done long ago, and lack what was published since and read by nobody."""
     files, old = durable_redis.place / "appendonlydir", tmp_path / "old"
-    async with running(database_url, durable_redis.url, ("-c", HASTY)) as consumer:
+    async with running(database_url, durable_redis.url, ("-c", HASTY), **TELLING) as consumer:
         await consumer.until_live("/readyz")
         async with placing(orders, pause_s=0.06):
             await asyncio.sleep(0.3)
@@ -101,7 +102,7 @@ async def test_events_come_ten_times_and_late_while_owners_stand_still_and_die(
 ) -> None:
     """SIGSTOP past the lease, then SIGCONT; kill -9; all the while the past is published again and again."""
     dice = random.Random(seed)
-    consumers = [Consumer(database_url, redis_url, ("-c", HASTY)) for _ in range(2)]
+    consumers = [Consumer(database_url, redis_url, ("-c", HASTY), **TELLING) for _ in range(2)]
     try:
         for consumer in consumers:
             await consumer.start()
@@ -130,7 +131,7 @@ async def test_a_redis_without_memory_keeps_nobody_from_the_rest(
     database_url: str, redis_url: str, orders: Orders, clients
 ) -> None:
     """Orders go on, events wait in PostgreSQL, what was published is handled; then everything goes on."""
-    async with running(database_url, redis_url) as consumer:
+    async with running(database_url, redis_url, **TELLING) as consumer:
         await consumer.until_live("/readyz")
         try:
             async with placing(orders, pause_s=0.03):
@@ -146,14 +147,15 @@ async def test_a_redis_without_memory_keeps_nobody_from_the_rest(
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("kind", ["order.reviewed.v7", "order.dispatched.v9"])
 async def test_what_a_newer_release_wrote_is_set_aside_and_handled_after_the_upgrade(
-    database_url: str, redis_url: str, orders: Orders
+    database_url: str, redis_url: str, orders: Orders, kind: str
 ) -> None:
     """In every group, with all that follows it for the order; nothing else waits, and nobody says a word."""
     letters = DeadLetters(orders.database)
     order = await orders.accept()
-    await write_unknown(orders.database, order.id)
-    async with running(database_url, redis_url, ("-c", HASTY)) as older:
+    await write_unknown(orders.database, order.id, kind)
+    async with running(database_url, redis_url, ("-c", HASTY), **TELLING) as older:
         await orders.complete(order)
         await orders.many(4)
         async with asyncio.timeout(20):
@@ -163,22 +165,22 @@ async def test_what_a_newer_release_wrote_is_set_aside_and_handled_after_the_upg
                 await asyncio.sleep(0.05)
         found = await letters.page(0, 10)
         assert {(letter.subject, letter.type, letter.kind) for letter in found} == {
-            (order.id, UNHEARD_OF, "unknown")
+            (order.id, kind, "unknown")
         }
         assert await older.end() == 0
-    async with running(database_url, redis_url, ("-c", UPGRADED)):
+    async with running(database_url, redis_url, ("-c", UPGRADED.format(kind=kind)), **TELLING):
         await all_is_well(orders, database_url)
     assert {letter.state for letter in await letters.page(0, 10)} == {"handled"}
 
 
-async def write_unknown(database: Database, order_id: str) -> None:
+async def write_unknown(database: Database, order_id: str, kind: str) -> None:
     """Put the next event of an order on record as a release would that knows more than this one."""
     async with database.transaction() as connection:
         row = await connection.fetchrow(
             "SELECT version, last_hash, clock_timestamp() AS at FROM orders WHERE id = $1 FOR UPDATE",
             order_id,
         )
-        place = (order_id, row["version"] + 1, UNHEARD_OF, row["at"], "corr", None, '{"stars":5}')
+        place = (order_id, row["version"] + 1, kind, row["at"], "corr", None, '{"stars":5}')
         hashed = link(row["last_hash"], *place)
         await connection.execute(
             "INSERT INTO events (subject, sequence, type, time, correlation_id, traceparent, data,"
@@ -197,7 +199,8 @@ async def test_redis_is_away_for_a_minute_while_orders_come_in(
     database_url: str, orders: Orders, durable_redis: EmbeddedValkey
 ) -> None:
     """With a kill of the server at the beginning, and of a consumer in the middle."""
-    async with running(database_url, durable_redis.url) as one, running(database_url, durable_redis.url):
+    url = durable_redis.url
+    async with running(database_url, url, **TELLING) as one, running(database_url, url, **TELLING):
         await one.until_live("/readyz")
         async with placing(orders, pause_s=0.12):
             await asyncio.sleep(2)

@@ -3,8 +3,10 @@
 import asyncio
 import signal
 
+import pytest
+
 from tests.integration.consumer.afterwards import all_is_well
-from tests.integration.consumer.processes import Consumer, running
+from tests.integration.consumer.processes import TELLING, Consumer, running
 
 DOOMED = """
 import os, signal, sys
@@ -35,10 +37,12 @@ PHASES = {
 }
 
 
+@pytest.mark.usefixtures("listeners")
 async def test_a_kill_in_every_phase_loses_and_doubles_nothing(database_url, redis_url, orders):
     """Each process dies in another phase; the last one lives and finds all of it."""
     doomed = [
-        Consumer(database_url, redis_url, ("-c", DOOMED.format(phase=phase))) for phase in PHASES.values()
+        Consumer(database_url, redis_url, ("-c", DOOMED.format(phase=phase)), **TELLING)
+        for phase in PHASES.values()
     ]
     await orders.many(8)
     for consumer in doomed:
@@ -49,5 +53,5 @@ async def test_a_kill_in_every_phase_loses_and_doubles_nothing(database_url, red
         finally:
             await consumer.close()
         await orders.many(4)
-    async with running(database_url, redis_url):
+    async with running(database_url, redis_url, **TELLING):
         await all_is_well(orders, database_url)

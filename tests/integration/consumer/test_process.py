@@ -14,9 +14,10 @@ from app.domain.errors import Unavailable
 from app.infra.postgres.migrate import migrate
 from app.infra.postgres.pool import Database
 from app.infra.redis.clients import open_redis
+from tests.integration.consumer.afterwards import all_is_well
 from tests.integration.consumer.conftest import SHARDS
 from tests.integration.consumer.orders import GROUPS, Orders
-from tests.integration.consumer.processes import HASTY, SHUTDOWN_TIMEOUT_S, Consumer, running
+from tests.integration.consumer.processes import HASTY, SHUTDOWN_TIMEOUT_S, TELLING, Consumer, running
 from tests.servers import redis_in
 
 
@@ -57,9 +58,10 @@ async def test_two_consumers_that_are_killed_at_random_lose_and_double_nothing(
             await consumer.close()
 
 
+@pytest.mark.usefixtures("listeners")
 async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_url, orders):
     """What the streams lost is found by comparing orders with marks."""
-    async with running(database_url, redis_url, ("-c", HASTY)) as consumer:
+    async with running(database_url, redis_url, ("-c", HASTY), **TELLING) as consumer:
         await consumer.until_live("/readyz")
         placing = asyncio.create_task(orders.many(60, at_once=2, pause_s=0.03))
         async with open_redis(redis_url, None, "test", "flush") as clients:
@@ -67,7 +69,7 @@ async def test_a_redis_flushed_in_the_middle_costs_nothing(database_url, redis_u
                 await asyncio.sleep(0.15)
                 await clients.writes.flushall()
         await placing
-        await orders.all_caught_up(timeout_s=60)
+        await all_is_well(orders, database_url, timeout_s=60)
 
 
 @pytest.mark.full
