@@ -5,14 +5,12 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 
 from app import config
 from app.dev.seed import seed
-from app.dev.servers import EmbeddedPostgres
 from app.dev.stack.ports import any_free
 from app.gateway.application import application
 from app.gateway.run import build
@@ -21,7 +19,6 @@ from app.gateway.services import Services
 from app.infra.markers import Markers
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.observability import metrics
-from tests.conftest import TEMPLATE
 
 KEY = "hf_test_all"
 SECRET = "whsec-of-the-tests"
@@ -131,14 +128,6 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
         finally:
             stopping.set()
             await served
-
-
-async def database_of(server: EmbeddedPostgres, name: str) -> str:
-    """The address of a new migrated database that several tests share."""
-    connection = await asyncpg.connect(server.dsn)
-    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    await connection.close()
-    return urlsplit(server.dsn)._replace(path=f"/{name}").geturl()
 
 
 async def listening(port: int, timeout_s: float = 20.0) -> None:
