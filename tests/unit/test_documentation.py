@@ -48,3 +48,13 @@ def test_what_the_glossary_calls_code_is_in_the_code():
     named = set(re.findall(r"`([A-Z][A-Za-z]+)`", text))
     known = {*vars(commands), *vars(events), "OrderWorkflow"}
     assert named - known == set()
+
+
+def test_the_tests_of_bad_days_are_there():
+    """Whoever renames one renames it where it is named."""
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (DOCS / "TESTING.md").read_text("utf-8"))
+    assert len(named) > 15
+    folder = DOCS.parent / "tests" / "integration" / "consumer"
+    assert [
+        f"{file}::{test}" for file, test in named if f"def {test}(" not in (folder / file).read_text()
+    ] == []
