@@ -45,8 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Which servers they are."""
-    return f"stack: {chosen()}; redis: {os.environ.get('HOLDFAST_TEST_REDIS', 'the embedded Valkey')}"
+    """Which servers the tests share, and of which program those of their own are."""
+    return f"stack: {chosen()}; embedded Redis: {os.environ.get('HOLDFAST_TEST_REDIS', 'Valkey')}"
 
 
 @pytest.fixture(scope="session")
