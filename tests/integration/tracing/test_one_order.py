@@ -67,6 +67,12 @@ class Traced(NamedTuple):
         return {span.name for span in self.trace if span.parent in ids}
 
 
+async def emptied(server: Redis) -> None:
+    """Nothing is left in Redis then."""
+    async with redis.asyncio.from_url(server.url) as client:
+        await client.flushall()
+
+
 def told_by_mail(collector: Collector) -> set[str]:
     """What mails were sent about."""
     return {span.attributes["holdfast.mail"] for span in collector.named("send mail")}
@@ -87,8 +93,7 @@ async def traced(
 ) -> AsyncIterator[Traced]:
     """Two orders, of which one is to be traced, from their requests to their ends and that of the modes."""
     database = await postgres_server.create("traced", TEMPLATE)
-    async with redis.asyncio.from_url(redis_server.url) as client:
-        await client.flushall()
+    await emptied(redis_server)
     folder = tmp_path_factory.mktemp("traced")
     try:
         with Collector() as collector:
@@ -116,6 +121,7 @@ async def traced(
                 history = await temporal.get_workflow_handle(workflow_id(order["id"])).fetch_history()
             yield Traced(order, collector, {mode: shop.log(mode) for mode in MODES}, exits, history)
     finally:
+        await emptied(redis_server)  # it is marked as that of the environment `dev`
         await postgres_server.drop("traced")
 
 
