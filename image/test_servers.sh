@@ -4,9 +4,10 @@
 #   sh image/test_servers.sh .venv/bin/python -m pytest tests/integration/postgres
 #
 # The images are those that HOLDFAST_TEST_POSTGRES_IMAGE, …_REDIS_IMAGE and …_TEMPORAL_IMAGE name; else the
-# official ones; where they cannot be had, images made here: PostgreSQL and Redis of Debian's packages (needs
-# root and debootstrap), Temporal of the program in .venv. `holdfast-test-postgres`, `holdfast-test-redis` and
-# `holdfast-test-temporal` name those where the others can be had, too.
+# official ones; where they cannot be had, images made here: PostgreSQL and Redis of Debian's packages (where
+# no registry is reached: as root, with debootstrap), Temporal of the program in .venv. Those are used where the
+# others can be had, too, if they are named: `holdfast-test-postgres`, `holdfast-test-redis`,
+# `holdfast-test-temporal`.
 set -eu
 cd "$(dirname "$0")/.."
 engine=$(sh image/engine.sh name)
@@ -23,9 +24,16 @@ make_image() { # SERVER
             "$engine" import --change 'ENTRYPOINT ["/temporal"]' --change 'USER 1000' --change 'ENV HOME=/ USER=temporal' \
                 - "holdfast-test-$1" >/dev/null
     else
-        sh image/base.sh "$base" "$engine"
+        if ! is_here "$base"; then
+            if "$engine" pull --quiet debian:bookworm-slim >/dev/null 2>&1; then
+                base=debian:bookworm-slim
+            else
+                sh image/base.sh "$base" "$engine"
+            fi
+        fi
         echo "holdfast: making the image holdfast-test-$1 …" >&2
-        "$engine" build --quiet --network host --build-arg BASE="$base" --target "$1" \
+        "$engine" build --quiet --network host --target "$1" \
+            --build-arg BASE="$base" --build-arg http_proxy --build-arg https_proxy \
             --tag "holdfast-test-$1" --file image/test_servers/Containerfile image/test_servers >/dev/null
     fi
 }
