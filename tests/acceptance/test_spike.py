@@ -14,7 +14,6 @@ import asyncpg
 import pytest
 
 from app.dev.seed import seed
-from app.dev.servers import EmbeddedPostgres
 from app.dev.stack.ports import any_free
 from bench.load import Kept, Plan, post
 from tests.acceptance.crowd import Came, crowd
@@ -152,7 +151,7 @@ async def test_what_a_spike_is_refused_is_taken_when_it_comes_again(
 @pytest.mark.full
 @pytest.mark.timeout(300)
 async def test_ten_times_as_much_takes_nothing_from_what_is_taken(
-    database_url: str, redis_url: str, postgres_server: EmbeddedPostgres, tmp_path: Path
+    database_url: str, redis_url: str, tmp_path: Path
 ):
     """Goodput stays, refusals are quick, memory comes back, and afterwards it is as before."""
     async with spiked(database_url, redis_url, tmp_path, room=64) as one:
