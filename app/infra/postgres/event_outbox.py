@@ -41,10 +41,9 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The oldest events that wait, in order; `age_s` is the age of the first, 0 when there is none."""
+    """The oldest events that wait, in order."""
 
     events: tuple[Waiting, ...]
-    age_s: float
 
 
 def envelope(row: asyncpg.Record, source: str) -> Envelope:
@@ -84,8 +83,7 @@ class EventOutbox:
                 rows = [row for row in rows if row["type"] is not None]
                 rows += await self._connection.fetch(SQL["waiting_long"], long)
                 rows.sort(key=itemgetter("position"))
-        events = tuple(Waiting(row["position"], envelope(row, self._source)) for row in rows)
-        return Batch(events, max(0.0, rows[0]["age_s"]) if rows else 0.0)
+        return Batch(tuple(Waiting(row["position"], envelope(row, self._source)) for row in rows))
 
     async def published(self, events: Sequence[Waiting]) -> None:
         """The streams have these."""
