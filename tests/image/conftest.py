@@ -27,7 +27,7 @@ def image() -> str:
 
 
 @pytest.fixture(scope="session")
-async def servers(
+async def stack_without_modes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[tuple[Stack, dict[str, Mapping[str, str]]]]:
     """The stack's servers without its modes, and what each mode was told."""
@@ -63,10 +63,10 @@ def _environment(pid: int) -> Mapping[str, str]:
 
 @pytest.fixture(scope="session")
 async def modes(
-    servers: tuple[Stack, dict[str, Mapping[str, str]]], engine: Engine, image: str
+    stack_without_modes: tuple[Stack, dict[str, Mapping[str, str]]], engine: Engine, image: str
 ) -> AsyncIterator[dict[str, Container]]:
     """Gateway, worker and consumer, each in a container, ready."""
-    _, told = servers
+    _, told = stack_without_modes
     containers = {mode: Container(engine, image, told[mode]) for mode in MODES}
     try:
         for container in containers.values():

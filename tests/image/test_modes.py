@@ -21,10 +21,10 @@ SAMPLE = Path(__file__).parents[2] / "samples/cdnow_1000.txt"
 
 
 async def test_a_purchase_log_becomes_settled_orders(
-    servers: tuple[Stack, dict[str, Mapping[str, str]]], modes: dict[str, Container]
+    stack_without_modes: tuple[Stack, dict[str, Mapping[str, str]]], modes: dict[str, Container]
 ) -> None:
     """Money, stock and statuses add up."""
-    stack, _ = servers
+    stack, _ = stack_without_modes
     code, said = await stack.command(
         "import", str(SAMPLE), "--limit", str(PURCHASES), "--json", timeout_s=240
     )
@@ -36,10 +36,10 @@ async def test_a_purchase_log_becomes_settled_orders(
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_sigterm_under_load_loses_nothing(
-    servers: tuple[Stack, dict[str, Mapping[str, str]]], modes: dict[str, Container], mode: str
+    stack_without_modes: tuple[Stack, dict[str, Mapping[str, str]]], modes: dict[str, Container], mode: str
 ) -> None:
     """It ends by itself with 0; another takes its place; every order that was accepted is completed."""
-    stack, _ = servers
+    stack, _ = stack_without_modes
     shop = Shop(await stack.status())
     sku = f"image-{mode}"
     try:
@@ -86,10 +86,10 @@ async def test_the_engine_sees_that_it_is_well(modes: dict[str, Container]) -> N
 
 
 async def test_each_logs_json_and_no_secret(
-    servers: tuple[Stack, dict[str, Mapping[str, str]]], modes: dict[str, Container]
+    stack_without_modes: tuple[Stack, dict[str, Mapping[str, str]]], modes: dict[str, Container]
 ) -> None:
     """One object a line; keys and passwords are in none."""
-    _, told = servers
+    _, told = stack_without_modes
     for mode, container in modes.items():
         said = await container.logs()
         for line in said.splitlines():
