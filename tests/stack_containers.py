@@ -57,6 +57,8 @@ class Containers:
         self.is_on_host = os.environ.get(NETWORK) == "host"
         self.started: list[DockerContainer] = []
         self._reaper: subprocess.Popen[bytes] | None = None
+        # Processors are shared out between containers and single processes alike: a server is many processes.
+        self._limits = {"labels": {OWNER: self.owner}, "shm_size": "256m", "cpu_shares": 16 * 1024}
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,7 +138,7 @@ class Containers:
             container.with_env(key, value)
         container.with_command(list(command))
         if self.is_on_host:
-            container.with_kwargs(network_mode="host", labels={OWNER: self.owner})
+            container.with_kwargs(network_mode="host", **self._limits)
         elif _is_here(container):
             container.ports[str(port)] = ("127.0.0.1",)  # type: ignore[assignment] # any port, for nobody else
         else:
@@ -152,7 +154,7 @@ class Containers:
         """A container that is not made yet; from the first on, somebody watches over them."""
         os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
         try:
-            container = DockerContainer(name, labels={OWNER: self.owner}, shm_size="256m")
+            container = DockerContainer(name, **self._limits)
         except DockerException as error:
             raise RuntimeError(
                 "No container engine answers: start Docker, or name another engine's address in DOCKER_HOST"
