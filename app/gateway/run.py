@@ -131,26 +131,29 @@ async def tell_of_postgres(is_well: Check) -> None:
 
 
 async def build(
-    settings: Settings, stack: AsyncExitStack, stopping: asyncio.Event, markers: Markers
+    settings: Settings, stack: AsyncExitStack, stopping: asyncio.Event, markers: Markers | None
 ) -> Services:
     """Everything the routes work with; `stack` closes it, `stopping` ends readiness.
 
-    Raises ElsewhereError where a server that answers is another environment's.
+    Raises ElsewhereError where a server that answers is another environment's. Without `markers`, nobody asks
+    whose the servers are: for tests, whose gateways share some.
     """
     database = Database(
         settings.database_url,
         size=settings.database_pool_size,
         name="gateway",
-        examine=marker.examiner(markers),
+        examine=marker.examiner(markers) if markers else None,
     )
     stack.push_async_callback((await database.open()).close)
     await refuse_small_server(database, settings.database_pool_size, settings.database_connections_max)
-    markers.refuse()
+    if markers:
+        markers.refuse()
     redis = await stack.enter_async_context(
         open_redis(settings.redis_url, settings.redis_db, settings.environment, "gateway", markers)
     )
     await redis.settled()
-    markers.refuse()
+    if markers:
+        markers.refuse()
     await stack.enter_async_context(running(watch_postgres(database), watch_memory(redis.hot)))
     lists, orders = PostgresOrderLists(database), PostgresOrders(database)
     cached = CachedOrders(orders, Documents(redis, settings.environment))

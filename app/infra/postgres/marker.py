@@ -42,10 +42,14 @@ def examiner(markers: Markers) -> Examine:
     async def examine(connection: Connection) -> None:
         try:
             found = await connection.fetchval(_SQL["read"])
+            if found is None:
+                found = await write(connection, markers.environment)
         except asyncpg.UndefinedTableError:
             raise Unavailable(SERVICE, "its schema is older than this release: holdfast migrate") from None
-        if found is None:
-            found = await write(connection, markers.environment)
+        except asyncpg.InsufficientPrivilegeError:
+            raise Unavailable(
+                SERVICE, "environment_marker needs GRANT SELECT, INSERT for this role"
+            ) from None
         markers.compare("DATABASE_URL", SERVICE, str(found))
         markers.is_sure = True
 

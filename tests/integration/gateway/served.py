@@ -16,7 +16,6 @@ from app.gateway.application import application
 from app.gateway.run import build
 from app.gateway.server import serve
 from app.gateway.services import Services
-from app.infra.markers import Markers
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.observability import metrics
 
@@ -105,7 +104,7 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
     async with AsyncExitStack() as stack:
         metrics.serve_for("gateway")
         told = settings(port, database_url, redis_url, **more)
-        services = await build(told, stack, stopping, Markers(told.environment, stopping))
+        services = await build(told, stack, stopping, None)
         served = asyncio.create_task(
             serve(
                 application(services),

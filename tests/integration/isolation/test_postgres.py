@@ -126,6 +126,16 @@ async def test_a_schema_without_a_marker_is_waited_for(empty_database_url: str):
     assert (told.stop.is_set(), told.markers.is_sure) == (False, False)
 
 
+async def test_a_role_that_may_not_read_the_marker_may_do_nothing(database_url: str):
+    """Nobody can say whose it is: as if it were away, with a word on what is missing."""
+    told = Told(is_sure=False)
+    async with connected(database_url) as connection:
+        await connection.execute("SET ROLE pg_monitor")
+        with pytest.raises(Unavailable, match="GRANT SELECT, INSERT"):
+            await examiner(told.markers)(connection)
+    assert (told.stop.is_set(), told.markers.is_sure) == (False, False)
+
+
 async def test_there_is_no_second_marker(database_url: str):
     """The table itself sees to it."""
     await mark_database(database_url, "dev")
