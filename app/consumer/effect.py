@@ -19,6 +19,7 @@ from app.consumer.projections import Applied
 from app.contracts.streams import Envelope
 from app.contracts.versions import brought_up
 from app.domain.errors import Unavailable
+from app.domain.upcasters import VERSIONS
 from app.infra.postgres import dead_letters
 from app.infra.postgres.dead_letters import DISCARDING, DeadLetter
 from app.infra.postgres.leases import STANDSTILL_S
@@ -137,7 +138,9 @@ class Effect:
             fresh, passed = await self._fresh(effects, subjects, events_max)
             if self.group.needs_orders:
                 await effects.load_orders(subjects)
-            late = passed | {e.subject: e.sequence for e in fresh if e.subject not in effects.moved}
+            late = passed
+            if len(effects.moved) < len(subjects):
+                late |= {e.subject: e.sequence for e in fresh if e.subject not in effects.moved}
             if late:
                 await effects.set_marks(late)
             if left_out:
@@ -188,8 +191,10 @@ class Effect:
 
     async def _handle(self, fresh: Sequence[Envelope], effects: Effects) -> None:
         """Run the handlers, each with its events."""
-        fresh = [brought_up(event) for event in fresh]
         there = {event.type for event in fresh}
+        if there & VERSIONS.old:  # rarely
+            fresh = [brought_up(event) for event in fresh]
+            there = {event.type for event in fresh}
         unknown = there - self.group.handlers.keys()
         if unknown:
             raise UnknownEventError(min(unknown))

@@ -63,13 +63,6 @@ class Batch(msgspec.Struct, frozen=True):
 _NOTHING: Final = Batch((), [])
 
 
-def _real(event: Envelope) -> Envelope:
-    """An event that there can be. Raises msgspec.ValidationError: anything may be put into Redis."""
-    if not (0 < event.sequence <= SEQUENCE_MAX and NAME.match(event.subject)):
-        raise msgspec.ValidationError("There is no such subject, or sequence")
-    return event
-
-
 async def _batch(entries: Sequence[Entry]) -> Batch:
     """Entries by subject. Lets others go on now and then: meanwhile PostgreSQL may have answered."""
     deliveries: dict[str, Delivery] = {}
@@ -78,14 +71,16 @@ async def _batch(entries: Sequence[Entry]) -> Batch:
         if not number % TURN:
             await asyncio.sleep(0)
         try:
-            event = _real(_envelopes.decode(entry.body))
+            event = _envelopes.decode(entry.body)
+            delivery = deliveries.get(event.subject)
+            if not 0 < event.sequence <= SEQUENCE_MAX or (delivery is None and not NAME.match(event.subject)):
+                raise msgspec.ValidationError("There is no such subject, or sequence")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # Every event is in PostgreSQL, and what it told of is found there when marks are compared.
             where = f"{entry.shard}/{entry.id.decode()}"
             log.error("not_an_event", entry=where, error=str(error))  # noqa: TRY400 - no trace is needed
             nonsense.entries.append(entry)
             continue
-        delivery = deliveries.get(event.subject)
         if delivery is None:
             delivery = deliveries[event.subject] = Delivery(event.subject)
         delivery.add(event, entry)

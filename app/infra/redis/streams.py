@@ -178,7 +178,7 @@ class ConsumerGroup:
 
     def _entries(self, reply: Any) -> list[Entry]:  # noqa: ANN401
         return [
-            Entry(shard, entry_id, _body(fields))
+            Entry(shard, entry_id, fields[1] if fields and fields[0] == FIELD else _body(fields))
             for name, entries in (reply or {}).items()
             for shard in (self._shard[name],)
             for entry_id, fields in entries
