@@ -16,7 +16,7 @@ UV_VERSION := 0.13.8
 
 PYTEST = .venv/bin/python -m pytest --hypothesis-seed=$(SEED)
 # What speaks to Redis: `make test-full` runs it against Debian's redis-server, too.
-REDIS_TESTS := tests/contract $(addprefix tests/integration/,hotpath redis consumer gateway)
+REDIS_TESTS := tests/contract $(addprefix tests/integration/,hotpath redis consumer gateway isolation)
 # As it stands in the head of each lock, where Renovate reads it (.github/renovate.json): that is why options have an `=`.
 COMPILE = .venv/lock-tools/bin/uv pip compile --quiet
 COMPILED = --universal --python-version=3.11 --generate-hashes $(ARGS)

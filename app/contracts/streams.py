@@ -1,7 +1,8 @@
 """Redis keys and the envelope of events (CloudEvents 1.0 attributes, structured mode).
 
-Every key starts with `hf:<environment>:`, but for the one that says which environment that is. What belongs
-to one order carries its id as a hash tag, so that the keys may live on a cluster.
+Every key starts with `hf:<environment>:`, without exception: that is how a database is seen to be another
+environment's, and what users of Redis may be kept to. What belongs to one order carries its id as a hash tag,
+so that the keys may live on a cluster.
 """
 
 import zlib
@@ -16,8 +17,6 @@ GROUP_NOTIFICATIONS: Final = "notifications"
 GROUP_WEBHOOKS: Final = "webhooks"
 CONSUMER: Final = b"owner"
 """The one name under which whoever owns a shard reads it: the next owner finds what the last left pending."""
-ENVIRONMENT_MARKER: Final = "hf:environment"
-"""Holds the environment that a Redis database belongs to, for processes of every environment to see."""
 FIELD: Final = b"e"
 """The one field of a stream entry: the envelope as JSON."""
 
@@ -42,6 +41,16 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
 def happened_at(event: Envelope) -> datetime:
     """When it happened, UTC."""
     return datetime.fromisoformat(event.time).astimezone(UTC)
+
+
+def prefix(environment: str) -> str:
+    """What all keys of an environment start with, and of no other one: their names have no colon."""
+    return f"hf:{environment}:"
+
+
+def environment_marker(environment: str) -> str:
+    """Says that a Redis database belongs to this environment, by its value, which is its name."""
+    return f"hf:{environment}:environment"
 
 
 def stream(environment: str, shard: int) -> str:

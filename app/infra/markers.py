@@ -15,6 +15,8 @@ from app.domain.errors import Unavailable
 EXIT_CONFIGURATION: Final = 78
 KEEP_INTERVAL_S: Final = 10.0
 """How often the markers in Redis and Temporal are looked at while everything is well."""
+SAYS: Final = "the marker there says"
+"""How the environment of a server is found, as a rule."""
 
 _SHOWN_MAX: Final = 40
 _NOUNS: Final = {"postgres": "the database", "redis": "the Redis database", "temporal": "the namespace"}
@@ -40,11 +42,14 @@ class Markers:
         """The line that was said about the first server of another environment."""
         self._stop = stop
 
-    def compare(self, setting: str, service: str, found: str) -> None:
-        """Hold a marker that was found against our own. Raises AnotherEnvironmentError where they differ."""
+    def compare(self, setting: str, service: str, found: str, says: str = SAYS) -> None:
+        """Hold a marker that was found against our own. Raises AnotherEnvironmentError where they differ.
+
+        `says` tells how `found` was found.
+        """
         if found == self.environment:
             return
-        line = difference(setting, service, found, self.environment)
+        line = difference(setting, service, found, self.environment, says)
         if self.wrong is None:
             self.wrong = line
             sys.stderr.write(f"holdfast: {line}\n")
@@ -61,7 +66,7 @@ class Markers:
         return otherwise if self.wrong is None else EXIT_CONFIGURATION
 
 
-def difference(setting: str, service: str, found: str, own: str) -> str:
+def difference(setting: str, service: str, found: str, own: str, says: str = SAYS) -> str:
     """The line about a server of another environment; `found` is whatever somebody wrote there."""
     shown = repr(found[:_SHOWN_MAX])
-    return f"{setting} must lead to {_NOUNS[service]} of ENVIRONMENT {own!r}: the marker there says {shown}"
+    return f"{setting} must lead to {_NOUNS[service]} of ENVIRONMENT {own!r}: {says} {shown}"

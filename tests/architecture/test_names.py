@@ -65,3 +65,26 @@ def test_the_code_uses_the_words_of_the_glossary(path: Path):
 def test_every_module_says_what_it_owns(path: Path):
     """A file opens with what matters: a docstring, unless it is empty."""
     assert not tree(path).body or ast.get_docstring(tree(path))
+
+
+def redis_names(syntax: ast.AST) -> list[ast.expr]:
+    """Every text of the code that begins as the name of a key or channel of ours does."""
+    parts = {id(part) for node in ast.walk(syntax) if isinstance(node, ast.JoinedStr) for part in node.values}
+    return [
+        node
+        for node in ast.walk(syntax)
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+        and id(node) not in parts
+        and ast.unparse(node).lstrip("bf'\"").startswith("hf:")
+    ]
+
+
+def test_every_name_in_redis_starts_with_its_environment():
+    """And the contracts make it: that is how a database is seen to be another environment's."""
+    names = {(shown(path), ast.unparse(node)) for path in modules() for node in redis_names(tree(path))}
+    assert names
+    assert [
+        (path, name)
+        for path, name in sorted(names)
+        if "contracts" not in path or not name.startswith("f'hf:{environment}:")
+    ] == []

@@ -6,11 +6,12 @@ import hypothesis.strategies as st
 import msgspec
 from hypothesis import given
 
-from app.contracts import streams, temporal
+from app.contracts import admission, streams, temporal
 from app.domain.events import Reason
 from tests.unit.orders import ID
 
-environments = st.sampled_from(["dev", "staging", "production"])
+environments = st.sampled_from(["dev", "dev-2", "prod", "production"])
+"""Some are the beginning of others."""
 
 
 @given(environments, environments, st.integers(0, 255))
@@ -25,10 +26,15 @@ def test_every_key_belongs_to_one_environment(environment, other, shard):
             streams.hint_workflow_outbox(name),
             streams.hint_event_outbox(name),
             streams.live(name),
+            streams.environment_marker(name),
+            admission.limit(name, "caller", "read"),
+            admission.answers(name, "caller"),
+            admission.gate(name, "counts"),
         }
 
-    assert len(keys(environment)) == 6
-    assert all(key.startswith(f"hf:{environment}:") for key in keys(environment))
+    assert len(keys(environment)) == 10
+    assert all(key.startswith(streams.prefix(environment)) for key in keys(environment))
+    assert environment == other or not any(key.startswith(streams.prefix(other)) for key in keys(environment))
     assert environment == other or not keys(environment) & keys(other)
 
 

@@ -1,42 +1,83 @@
-"""The marker in Redis: one key without an environment in its name, in the database that REDIS_URL chooses.
+"""The marker in Redis: a key of ours like all others, in the database that REDIS_URL chooses.
 
-So a process of another environment sees it, though all its own keys are others. Guarantees that no key of
-ours is written beside those of another environment: every new connection is asked first. A missing marker (a
-flushed Redis) is written again, by whoever knows PostgreSQL's. If the process dies here, it is written or it
-is not.
+Guarantees that no key of ours is written beside those of another environment: every new connection is asked
+first, by one script. Where our marker is missing, it looks whether any key is another environment's; if none
+is, it writes the marker in the same step, for whoever knows PostgreSQL's. So a flushed Redis is marked again,
+and of two environments that find it empty one has it. If the process dies here, it is written or it is not.
 """
 
 import asyncio
 from contextlib import suppress
-from typing import Final
+from time import monotonic
+from typing import Any, Final
 
-from app.contracts.streams import ENVIRONMENT_MARKER
+from app.contracts.streams import environment_marker, prefix
 from app.domain.errors import Unavailable
 from app.hotpath.client import Client
 from app.hotpath.dialing import Ask, Examine
-from app.hotpath.errors import HotpathError, NotNow
+from app.hotpath.errors import ErrorReply, HotpathError, NotNow, error_reply
+from app.hotpath.scripts import Script
 from app.infra.markers import KEEP_INTERVAL_S, Markers
+from app.infra.redis.scripts import source
 
 SERVICE: Final = "redis"
+PAGE_KEYS: Final = 1_000
+"""How many keys one SCAN looks at."""
+PAGES_MAX: Final = 10
+"""After so many the script looks no further: 10,000 keys are about 10 ms in which nobody else is served."""
+
+_SETTING: Final = "REDIS_URL"
+_TOO_MUCH: Final = "it has no marker and too many keys to see whose it is: SET {marker} {own}, if it is ours"
+_WHOSE: Final = Script.of(source("whose"))
 
 
-def examiner(markers: Markers) -> Examine:
-    """What asks each new connection. It raises Unavailable where the connection may not be used."""
+def examiner(markers: Markers, pages_max: int = PAGES_MAX, pause_s: float = KEEP_INTERVAL_S) -> Examine:
+    """What asks each new connection. It raises Unavailable where the connection may not be used.
+
+    A database that is too large to say whose it is is asked again after `pause_s` seconds, not sooner.
+    """
+    own = markers.environment
+    not_before = 0.0
 
     async def examine(ask: Ask) -> None:
-        found = await ask("GET", ENVIRONMENT_MARKER)
-        if found is None:
-            if not markers.is_sure:
-                raise Unavailable(
-                    SERVICE, "it has no marker, and PostgreSQL has not said yet that it is ours"
-                )
-            # A full or read-only server keeps it out for now: nobody else's is there, so nobody is harmed.
-            with suppress(NotNow):
-                found = await ask("SET", ENVIRONMENT_MARKER, markers.environment, "NX", "GET")
-        if found is not None:
-            markers.compare("REDIS_URL", SERVICE, found.decode("utf-8", "replace"))
+        nonlocal not_before
+        if monotonic() < not_before:
+            raise Unavailable(SERVICE, _TOO_MUCH.format(marker=environment_marker(own), own=own))
+        may_mark = markers.is_sure
+        arguments = (own, prefix(own), int(may_mark), PAGE_KEYS, pages_max)
+        found, answer = await _run(ask, environment_marker(own), *arguments)
+        text = answer.decode("utf-8", "replace")
+        if found == b"marker":
+            markers.compare(_SETTING, SERVICE, text)
+        elif found == b"keys":
+            markers.compare(_SETTING, SERVICE, text, "the one there holds keys of")
+        elif found == b"much":
+            not_before = monotonic() + pause_s
+            raise Unavailable(SERVICE, _TOO_MUCH.format(marker=environment_marker(own), own=own))
+        elif may_mark:
+            _bear(text)
+        else:
+            raise Unavailable(SERVICE, "it has no marker, and PostgreSQL has not said yet that it is ours")
 
     return examine
+
+
+def _bear(refusal: str) -> None:
+    """A full or read-only server takes no marker for now: it is nobody else's, so nobody is harmed.
+
+    Raises Unavailable for what will not pass.
+    """
+    if not isinstance(error_reply(refusal), NotNow):
+        raise Unavailable(SERVICE, f"it takes no marker: {refusal}")
+
+
+async def _run(ask: Ask, *parts: str | int) -> Any:  # noqa: ANN401 - what the script returns
+    try:
+        return await ask("EVALSHA", _WHOSE.sha, 1, *parts)
+    except ErrorReply as error:
+        if error.code != "NOSCRIPT":
+            raise
+    return await ask("EVAL", _WHOSE.source, 1, *parts)
 
 
 async def keep(client: Client, markers: Markers, interval_s: float = KEEP_INTERVAL_S) -> None:

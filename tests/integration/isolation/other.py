@@ -23,7 +23,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import Client
 
-from app.contracts.streams import ENVIRONMENT_MARKER
+from app.contracts.streams import environment_marker
 from app.dev.stack import ports
 from app.infra.markers import Markers
 from app.infra.temporal.client import connect
@@ -73,9 +73,9 @@ async def plain_redis(url: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 
 async def mark_redis(url: str, environment: str) -> None:
-    """Make a Redis database another environment's, whatever it was."""
-    async with plain_redis(url) as client:
-        await client.set(ENVIRONMENT_MARKER, environment)
+    """Make a Redis another environment's, whatever it was: at once it is empty, but for that marker."""
+    async with plain_redis(url) as client, client.pipeline(transaction=True) as both:
+        await both.flushdb().set(environment_marker(environment), environment).execute()
 
 
 async def holds(url: str) -> dict[str, str]:
