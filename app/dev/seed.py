@@ -1,5 +1,7 @@
 """`holdfast seed`: the catalogue, the stock and the API key of a development machine.
 
+Refuses production: neither that catalogue nor a key that others know belongs there.
+
 Goes through the same code as the API, so every price and every piece has its event. Only what is missing is
 made: running it again, or dying in the middle and running it again, changes nothing that is there.
 """
@@ -7,13 +9,14 @@ made: running it again, or dying in the middle and running it again, changes not
 import asyncio
 import os
 import sys
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
 from app import config
 from app.domain.errors import Unavailable
 from app.domain.money import Money
+from app.infra.markers import EXIT_CONFIGURATION, ElsewhereError
 from app.infra.postgres import marker
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.infra.postgres.catalogue import Adjustment, Cause, PostgresCatalogue
@@ -51,11 +54,16 @@ SEEDS: Final = (
 async def seed(dsn: str, api_key: str | None, environment: str = "") -> list[str]:
     """Put in place what is missing; what was made, by name.
 
-    Raises Unavailable, and ElsewhereError where the database is not that of `environment`.
+    Raises Unavailable, and ElsewhereError where the database is not that of `environment`, or production's.
     """
+    if environment == marker.PRODUCTION:
+        _refuse("ENVIRONMENT is")
     database = await Database(dsn, size=1, name="seed").open()
     try:
-        await marker.refuse_for(database, environment, changes=True)
+        async with database.connection() as connection:
+            await marker.refuse(connection, environment, changes=False)
+            if await marker.read(connection) == marker.PRODUCTION:
+                _refuse("DATABASE_URL leads to the database of")
         made = await _products(PostgresCatalogue(database))
         keys = ApiKeys(database)
         added = api_key and await keys.add(api_key, name="development", scopes=SCOPES)
@@ -64,6 +72,14 @@ async def seed(dsn: str, api_key: str | None, environment: str = "") -> list[str
         return [*made, "the development API key"] if added else made
     finally:
         await database.close()
+
+
+def _refuse(found: str) -> NoReturn:
+    sys.stderr.write(
+        f"holdfast: seed is for development, its catalogue and key are not for production: "
+        f"{found} {marker.PRODUCTION!r}\n"
+    )
+    raise ElsewhereError(EXIT_CONFIGURATION)
 
 
 async def _products(catalogue: PostgresCatalogue) -> list[str]:

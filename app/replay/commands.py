@@ -33,6 +33,7 @@ QUIET_S: Final = 30.0
 """A replay that has not moved for so long is given to a worker again."""
 PAGE: Final = 1000
 LISTED: Final = 50
+RECORDED: Final = "a replay is recorded there, also one that only shows"
 WORDS: Final = ("list", "status", "cancel")
 
 _EPILOG: Final = """\
@@ -40,7 +41,8 @@ Without --apply nothing is changed: what would be is shown. --plan applies exact
 has shown, or refuses. Ctrl-C only stops looking on; --resume looks on again. `status ID`, `cancel ID` and
 `list` do what they say.
 
-DATABASE_URL names the database; a running worker does the work."""
+DATABASE_URL names the database; a running worker does the work. Each replay is recorded there, also one that
+only shows: in production's database ENVIRONMENT=production has to say that it is meant."""
 
 
 def _time(text: str) -> datetime:
@@ -237,7 +239,8 @@ async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     database = await Database(dsn, size=1, name="replay").open()
     run = next(run for name, run in _COMMANDS.items() if getattr(asked, name))
     try:
-        await marker.refuse_for(database, environment, changes=run not in {_status, _list})
+        why = RECORDED if run is _start else ""
+        await marker.refuse_for(database, environment, changes=run not in {_status, _list}, why=why)
         return await run(database, asked)
     except Refused as refused:
         lines.say(f"holdfast replay: {refused.refusal.detail}", sys.stderr)

@@ -46,6 +46,8 @@ def examiner(markers: Markers) -> Examine:
                 found = await write(connection, markers.environment)
         except asyncpg.UndefinedTableError:
             raise Unavailable(SERVICE, "its schema is older than this release: holdfast migrate") from None
+        except asyncpg.UndefinedColumnError:
+            raise Unavailable(SERVICE, "environment_marker is no table of ours") from None
         except asyncpg.InsufficientPrivilegeError:
             raise Unavailable(
                 SERVICE, "environment_marker needs GRANT SELECT, INSERT for this role"
@@ -70,15 +72,20 @@ def complaint(found: str | None, environment: str, *, changes: bool) -> str | No
     return None
 
 
-async def refuse(connection: Connection, environment: str, *, changes: bool) -> None:
-    """Go no further with a command that is not meant for this database. Raises ElsewhereError."""
+async def refuse(connection: Connection, environment: str, *, changes: bool, why: str = "") -> None:
+    """Go no further with a command that is not meant for this database. Raises ElsewhereError.
+
+    `why` is said where it is refused as a change and does not look like one.
+    """
     line = complaint(await read(connection), environment, changes=changes)
+    if line is not None and why and not environment:
+        line = f"{line}; {why}"
     if line is not None:
         sys.stderr.write(f"holdfast: {line}\n")
         raise ElsewhereError(EXIT_CONFIGURATION)
 
 
-async def refuse_for(database: Database, environment: str, *, changes: bool) -> None:
+async def refuse_for(database: Database, environment: str, *, changes: bool, why: str = "") -> None:
     """`refuse`, with a pool. Raises Unavailable, too."""
     async with database.connection() as connection:
-        await refuse(connection, environment, changes=changes)
+        await refuse(connection, environment, changes=changes, why=why)

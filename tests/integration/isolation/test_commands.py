@@ -6,6 +6,7 @@ from typing import Final
 import pytest
 
 from app import __main__ as program
+from app.dev.seed import KEY_VARIABLE
 from app.infra.markers import ElsewhereError
 from app.infra.postgres.marker import complaint
 from app.infra.postgres.migrate import migrate, wait
@@ -87,7 +88,7 @@ async def test_a_command_of_dev_does_nothing_in_production(
     assert await marker_of_database(production) == "production"
 
 
-@pytest.mark.parametrize("arguments", CHANGING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [one for one in CHANGING if one != ("seed",)], ids=" ".join)
 async def test_nobody_changes_production_by_the_way(
     arguments: tuple[str, ...],
     in_production: pytest.MonkeyPatch,
@@ -95,7 +96,40 @@ async def test_nobody_changes_production_by_the_way(
 ):
     """Whoever has only an address in the shell has to say ENVIRONMENT=production, too."""
     assert await run(in_production, *arguments) == 78
-    assert capsys.readouterr().err.startswith("holdfast: ENVIRONMENT must be 'production' to change this")
+    said = capsys.readouterr().err
+    assert said.startswith("holdfast: ENVIRONMENT must be 'production' to change this")
+    assert ("is recorded" in said) == ("--handler" in arguments)  # it looks as if it changed nothing
+
+
+@pytest.mark.parametrize("environment", ["", "production"])
+async def test_nobody_seeds_production(
+    environment: str, in_production: pytest.MonkeyPatch, production: str, capsys: pytest.CaptureFixture[str]
+):
+    """Not even who says so: the key that it would make is known to others."""
+    in_production.setenv("ENVIRONMENT", environment)
+    in_production.setenv(KEY_VARIABLE, "hf_dev_development")
+    assert await run(in_production, "seed") == 78
+    said = capsys.readouterr().err
+    assert (said.count("\n"), "not for production" in said) == (1, True)
+    async with connected(production) as connection:
+        for table in ("api_keys", "products", "events"):
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+
+
+async def test_production_seeds_no_database_without_a_marker(told: pytest.MonkeyPatch, database_url: str):
+    """It may be the one that production is about to take."""
+    told.setenv("ENVIRONMENT", "production")
+    assert await run(told, "seed") == 78
+    async with connected(database_url) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM products") == 0
+
+
+async def test_staging_may_be_seeded(told: pytest.MonkeyPatch, database_url: str):
+    """Who says whose it is, or nothing."""
+    await mark_database(database_url, "staging")
+    assert await run(told, "seed") == 0
+    told.setenv("ENVIRONMENT", "staging")
+    assert await run(told, "seed") == 0
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
