@@ -23,8 +23,8 @@ def progress(order: Order, reason: Reason | None = None) -> Progress:
 
 
 def final(refusal: Refusal) -> ApplicationError:
-    """A refusal that no retry can mend: the operator has to look."""
-    return ApplicationError(f"{refusal.code}: {refusal.detail}", type=refusal.code, non_retryable=True)
+    """A refusal that no retry can mend: the operator has to look. As text it is `<code>: <detail>`."""
+    return ApplicationError(refusal.detail, type=refusal.code, non_retryable=True)
 
 
 def may_be_undone(order: Order) -> None:
