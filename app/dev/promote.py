@@ -50,7 +50,8 @@ def _entry(file: Path, text: str) -> re.Match[str]:
     if len(entries) != 1:
         raise PromotionError(
             f"{file} has {len(entries)} entries `- name: holdfast` with a digest (sha256:…) under `images`; "
-            "it needs one (an environment that runs a tag has none to give: name it by --digest)"
+            "it needs one: an environment that runs a tag (newTag), as dev does, neither gives a digest nor "
+            "gets one"
         )
     return entries[0]
 
@@ -87,12 +88,19 @@ def _show(lines: list[str]) -> None:
 def _options(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
         prog="holdfast promote",
-        description="Give an environment the image that another one has: its overlay is edited.",
+        description="Give the environment behind --to the image that the one behind --from has, or the one "
+        "with --digest. It edits one digest, in the overlay of --to, and sends nothing to a cluster. "
+        "An environment is a folder of --overlays whose image has a digest: staging, production "
+        "(dev has a tag).",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--from", dest="source", metavar="ENVIRONMENT", help="the one that has it")
+    source.add_argument(
+        "--from", dest="source", metavar="ENVIRONMENT", help="the one that has it, e.g. staging"
+    )
     source.add_argument("--digest", help="sha256:…, as the build said: for the first environment on its way")
-    parser.add_argument("--to", required=True, metavar="ENVIRONMENT", help="the one that gets it")
+    parser.add_argument(
+        "--to", required=True, metavar="ENVIRONMENT", help="the one that gets it, e.g. production"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(
         "--overlays",

@@ -78,7 +78,8 @@ def test_a_fresh_digest_goes_to_the_first_environment(manifests: Path):
         (("--from", "../staging", "--to", "production"), 64, "the name of a folder"),
         (("--from", "nowhere", "--to", "production"), 1, "cannot be read"),
         (("--from", "staging", "--to", "nowhere"), 1, "cannot be read"),
-        (("--from", "dev", "--to", "staging"), 1, "it needs one"),
+        (("--from", "dev", "--to", "staging"), 1, "overlays/dev/kustomization.yaml has 0 entries"),
+        (("--digest", ONE, "--to", "dev"), 1, "runs a tag (newTag), as dev does, neither gives"),
     ],
     ids=str,
 )
@@ -100,6 +101,15 @@ def test_what_was_never_promoted_is_not_passed_on(manifests: Path, capsys: pytes
     file.write_text(text(manifests, "staging").replace(ONE, promote.NOTHING), encoding="utf-8")
     assert run(manifests, "--from", "staging", "--to", "production", "--yes") == 1
     assert "nothing was promoted to staging yet" in capsys.readouterr().err
+
+
+def test_help_names_the_environments(capsys: pytest.CaptureFixture[str]):
+    """And whose overlay is edited."""
+    with pytest.raises(SystemExit):
+        promote.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("staging, production", "in the overlay of --to"):
+        assert words in said
 
 
 def test_two_entries_are_one_too_many(manifests: Path, capsys: pytest.CaptureFixture[str]):
