@@ -20,6 +20,8 @@ MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("dev", "staging", "production")
 PLATFORM = tuple(sorted(path.parent.name for path in MANIFESTS.glob("platform/*/kustomization.yaml")))
 COMPONENTS = tuple(sorted(path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml")))
+COLLECTOR = "http://traces.observability:4318"
+"""The address that an overlay with the component `traces` names."""
 
 Object = dict[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob", "WorkerDeployment")
@@ -54,6 +56,9 @@ def render(place: str, *components: str) -> tuple[Object, ...]:
         file = copy / place / "kustomization.yaml"
         overlay = yaml.safe_load(file.read_text(encoding="utf-8"))
         overlay["components"] = overlay.get("components", []) + [f"../../components/{c}" for c in components]
+        if "traces" in components:  # refused without it
+            settings = next(one for one in overlay["configMapGenerator"] if one["name"] == "settings")
+            settings["literals"].append(f"OTEL_EXPORTER_OTLP_ENDPOINT={COLLECTOR}")
         file.write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
         return objects(build(copy / place))
 

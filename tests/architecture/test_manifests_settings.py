@@ -3,6 +3,8 @@
 import base64
 import itertools
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from app.gateway.routes import ROUTES
 from app.observability import health, metrics
 from app.values import QUEUES
 from tests.architecture.rendered import (
+    COLLECTOR,
     MANIFESTS,
     OVERLAYS,
     ROOT,
@@ -29,6 +32,7 @@ from tests.architecture.rendered import (
     pods,
     render,
     selects,
+    tool,
 )
 
 DOCUMENTED = set(
@@ -265,6 +269,31 @@ def test_the_archive_is_the_environments_own():
     worker = next(pod for pod in pods(objects) if pod.component == "worker")
     for told in (container, worker.spec["containers"][0]):
         assert set(environment(objects, told)) >= OF_THE_BUCKET
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_traces_go_where_the_overlay_says(overlay: str):
+    """The literal of its `settings` is what every mode gets."""
+    objects = render(f"overlays/{overlay}", "traces")
+    modes = [p for p in pods(objects) if p.component in {"gateway", "worker", "consumer"}]
+    assert len(modes) == 3
+    for pod in modes:
+        told = environment(objects, pod.spec["containers"][0])
+        assert told["OTEL_EXPORTER_OTLP_ENDPOINT"] == COLLECTOR, named(pod.owner)
+
+
+def test_traces_without_an_address_are_refused(tmp_path: Path):
+    """Nobody finds out in a week that nothing was ever sent."""
+    copy = tmp_path / "manifests"
+    shutil.copytree(MANIFESTS, copy)
+    file = copy / "overlays/production/kustomization.yaml"
+    overlay = yaml.safe_load(file.read_text(encoding="utf-8"))
+    overlay["components"].append("../../components/traces")
+    file.write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
+    command = [tool("kubectl"), "kustomize", str(file.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "fieldPath `data.OTEL_EXPORTER_OTLP_ENDPOINT` is missing" in done.stderr
 
 
 def test_developments_temporal_has_the_programs_namespace_and_attributes():
