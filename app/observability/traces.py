@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
+import requests
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -168,6 +169,20 @@ class OpenSpan:
 _here: Final[contextvars.ContextVar[OpenSpan | None]] = contextvars.ContextVar("_here", default=None)
 
 
+class _Deaf(requests.Session):
+    """Reads of an answer no more than its status: a body may be endless, and so may be its way here.
+
+    A redirect is a refusal: the headers may hold a secret, and it is not meant for anybody else.
+    """
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401
+        """Send, and hang up."""
+        answer = super().send(request, **{**kwargs, "stream": True, "allow_redirects": False})
+        answer._content = b""  # noqa: SLF001 - else whoever looks at it reads it
+        answer.close()
+        return answer
+
+
 class Traces:
     """Makes spans and has them sent."""
 
@@ -184,7 +199,10 @@ class Traces:
             }
         )
         exporter = OTLPSpanExporter(
-            endpoint=target.endpoint + PATH, headers=target.headers, timeout=REQUEST_TIMEOUT_S
+            endpoint=target.endpoint + PATH,
+            headers=target.headers,
+            timeout=REQUEST_TIMEOUT_S,
+            session=_Deaf(),
         )
         self._queue = _Queue(_Told(exporter, target.endpoint))
         self._kept_below = round(target.ratio * _RATIO_OF)

@@ -13,6 +13,8 @@ from app.domain.errors import Unavailable
 from app.observability.logging import logger
 
 PAUSE_S: Final = 1.0
+ANSWER_S: Final = 15.0
+"""Whoever has not answered by then is asked again: a server may take a connection and say nothing."""
 
 T = TypeVar("T")
 
@@ -22,14 +24,23 @@ log = logger("worker")
 async def patiently(ask: Callable[[], Awaitable[T]], stop: asyncio.Event, *, away: str) -> T | None:
     """What a server answers, however late; None when stopped meanwhile. `away` is said once if it is late."""
     said = False
-    while not stop.is_set():
-        try:
-            return await ask()
-        except (Unavailable, RuntimeError, RPCError) as error:
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        while not stop.is_set():
+            asking = asyncio.ensure_future(ask())
+            await asyncio.wait([asking, stopping], timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                if asking.done():
+                    return asking.result()
+                why = f"no answer within {ANSWER_S:g} s"
+            except (Unavailable, RuntimeError, RPCError) as error:
+                why = str(error)
+            finally:
+                asking.cancel()
             if not said and not stop.is_set():
-                log.warning(away, error=str(error))
+                log.warning(away, error=why)
                 said = True
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait([waiting], timeout=PAUSE_S)
-        waiting.cancel()
-    return None
+            await asyncio.wait([stopping], timeout=PAUSE_S)
+        return None
+    finally:
+        stopping.cancel()

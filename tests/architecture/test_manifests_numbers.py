@@ -128,12 +128,16 @@ def test_connections_beside_the_pool_are_counted():
     """Each place in a mode's run.py that opens a connection is one of a pool, or counted in OUTSIDE_POOL."""
     for mode, folder in (("gateway", "gateway"), ("worker", "workers"), ("consumer", "consumer")):
         tree = ast.parse((ROOT / f"app/{folder}/run.py").read_text(encoding="utf-8"))
+        names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-        databases = [c for c in calls if c.func.id == "Database"]
-        outboxes = [c for c in calls if c.func.id == "open_outbox"]
-        sizes = [next(k.value for k in c.keywords if k.arg == "size") for c in databases]
-        single = [s for s in sizes if isinstance(s, ast.Constant) and s.value == 1]
-        assert len(databases) == 1 + len(single), folder
+        sizes = [
+            next(k.value for k in c.keywords if k.arg == "size") for c in calls if c.func.id == "Database"
+        ]
+        sizes += [c.args[1] for c in calls if c.func.id == "pool"]  # the consumer's way to `Database`
+        sizes = [size for size in sizes if not isinstance(size, ast.Name)]  # which is itself handed its size
+        single = [size for size in sizes if isinstance(size, ast.Constant) and size.value == 1]
+        outboxes = [name for name in names if name.id == "open_outbox"]
+        assert len(sizes) == 1 + len(single), folder
         assert OUTSIDE_POOL[mode] == len(single) + len(outboxes)
 
 
