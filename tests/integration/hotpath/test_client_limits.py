@@ -29,7 +29,7 @@ def ends(issued: list["asyncio.Future[bytes]"]) -> Counter[str]:
 
 async def test_so_many_are_in_flight_so_many_wait_the_rest_is_refused(fault_proxy: FaultProxy):
     """At once, with NotSent: nothing of it happened. What was taken is answered in order afterwards."""
-    async with opened(fault_proxy.url, in_flight_max=10) as client:
+    async with opened(fault_proxy.url, in_flight_max=10, deadline_s=60) as client:
         fault_proxy.to_client.silence()
         issued = [client.execute("INCR", "counter") for _ in range(10 + WAITING_MAX + 500)]
         assert ends(issued) == {"Overloaded": 500}

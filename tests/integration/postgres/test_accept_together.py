@@ -118,7 +118,7 @@ async def test_a_batch_that_is_killed_accepted_nothing(cups: Shop, other):
 async def test_batches_that_are_killed_again_and_again_accept_each_key_once(cups: Shop, other):
     """Whatever became of the commit whose answer was lost: the key knows."""
     dice = random.Random(17)
-    requests = [cups.request() for _ in range(80)]
+    requests = [cups.request() for _ in range(40)]
     failures = 0
 
     async def patiently(request: Request) -> Answer:
@@ -133,14 +133,14 @@ async def test_batches_that_are_killed_again_and_again_accept_each_key_once(cups
     async def murder() -> None:
         while not all(task.done() for task in tasks):
             await kill(other, 2)
-            await asyncio.sleep(dice.uniform(0, 0.03))
+            await asyncio.sleep(dice.uniform(0, 0.1))
 
     tasks = [asyncio.create_task(patiently(request)) for request in requests]
     await murder()
     answers = [await task for task in tasks]
     assert failures > 0
-    assert len({answer.location for answer in answers}) == 80
-    assert await cups.count("orders") == 80
+    assert len({answer.location for answer in answers}) == 40
+    assert await cups.count("orders") == 40
 
 
 async def test_a_caller_who_leaves_disturbs_nobody(cups: Shop, other):

