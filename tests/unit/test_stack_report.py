@@ -1,10 +1,15 @@
 """What `holdfast up` and `holdfast status` print for people."""
 
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.dev.stack import report
+
+ROOT = Path(__file__).parents[2]
 
 DOCUMENT: dict[str, Any] = {
     "state": "ready",
@@ -38,6 +43,20 @@ def test_status_says_what_up_said(state: str):
     lines = [line.split() for line in status.splitlines()]
     assert ["mails", "http://127.0.0.1:8/mails"] in lines
     assert ["API", "key", "hf_dev_key"] in lines
+
+
+def test_the_variables_are_those_of_the_runbooks():
+    """A shell that takes the command has each of them (*Before the first command* of their README)."""
+    script = f"{report.names(DOCUMENT)}\nenv"
+    told = subprocess.run(["sh", "-c", script], env={}, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs/runbooks/README.md").read_text(encoding="utf-8")
+    exported = [line for line in page.splitlines() if line.startswith("$ export ")]
+    wanted = {name for line in exported for name in re.findall(r"([A-Z_]+)=", line)}
+    assert {"URL", "KEY", "DATABASE_URL", "REDIS_URL", "TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"} <= wanted
+    values = dict(line.split("=", 1) for line in told.splitlines())
+    assert wanted <= set(values)
+    assert values["REDIS_URL"] == "redis://x"
+    assert (values["TEMPORAL_ADDRESS"], values["TEMPORAL_NAMESPACE"]) == ("127.0.0.1:6", "n")
 
 
 def test_status_of_servers_alone_has_nothing_to_talk_to():

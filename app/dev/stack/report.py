@@ -41,7 +41,10 @@ def names(document: dict[str, Any]) -> str:
     return (
         f"  export URL={document['gateway']['url']} SANDBOX={document['sandbox']['url']} \\\n"
         f"    KEY={document['api_key']} \\\n"
-        f"    DATABASE_URL={document['postgres']['dsn']}"
+        f"    DATABASE_URL={document['postgres']['dsn']} \\\n"
+        f"    REDIS_URL={document['redis']['url']} \\\n"
+        f"    TEMPORAL_ADDRESS={document['temporal']['address']} "
+        f"TEMPORAL_NAMESPACE={document['temporal']['namespace']}"
     )
 
 
