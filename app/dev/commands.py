@@ -109,7 +109,7 @@ def _foreground(
 
     code, joined = asyncio.run(_supervise(folder, options, show, ready))
     if joined is not None:
-        _print(_text(joined, "Holdfast runs already. Stop it with: make down", as_json=as_json))
+        _print(_text(joined, f"Holdfast runs already. {_how_to_stop(folder)}", as_json=as_json))
     return code
 
 
@@ -118,13 +118,19 @@ def _detach(
 ) -> int:
     found = asyncio.run(joining.lock_or_join(folder, options, show))
     if not isinstance(found, int):
-        _print(_text(found, "Holdfast runs already. Stop it with: make down", as_json=as_json))
+        _print(_text(found, f"Holdfast runs already. {_how_to_stop(folder)}", as_json=as_json))
         return 0
     os.close(found)  # the supervisor takes it for itself
     background.start(folder, options, show)
     show(Notice(progress.READY))
-    _announce(folder, "Holdfast is ready. Stop it with: make down", as_json=as_json)
+    _announce(folder, f"Holdfast is ready. {_how_to_stop(folder)}", as_json=as_json)
     return 0
+
+
+def _how_to_stop(folder: DataFolder) -> str:
+    """The command that stops the stack in this folder, and no other one."""
+    command = f".venv/bin/holdfast down{folder.option}" if folder.option else "make down"
+    return f"Stop it with: {command}"
 
 
 def _report_to(folder: DataFolder, options: Options, handle: int) -> int:
@@ -175,8 +181,12 @@ def _down(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    found = asyncio.run(stack_status.snapshot(DataFolder(arguments.data_dir)))
-    _print(json.dumps(found) if arguments.json else report.status(found))
+    folder = DataFolder(arguments.data_dir)
+    found = asyncio.run(stack_status.snapshot(folder))
+    if arguments.json:
+        _print(json.dumps(found))
+    else:
+        _print(report.status(found, folder.option, stack_status.refusals(folder)))
     return 0 if found["state"] == stack_status.READY else FAILED
 
 

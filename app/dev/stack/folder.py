@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import secrets as random
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +47,12 @@ class DataFolder:
         self.ports_file = self.path / "ports.json"
         self.secrets_file = self.path / "secrets.json"
         self.logs = self.path / "logs"
+
+    @property
+    def option(self) -> str:
+        """What a command needs behind its name to mean this folder, space first; nothing for the default."""
+        is_default = self.path == Path(os.path.realpath(DEFAULT))
+        return "" if is_default else f" --data-dir {shlex.quote(str(self.path))}"
 
     def place(self, name: str) -> Path:
         """The folder with the data of one server."""

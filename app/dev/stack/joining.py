@@ -45,7 +45,8 @@ async def lock_or_join(folder: DataFolder, options: Options, tell: Tell) -> int 
             told = True
         if time.monotonic() > deadline:
             raise StackError(
-                f"Another process holds {folder.lock_file} and does not let go. Try `holdfast down`."
+                f"Another process holds {folder.lock_file} and does not let go. "
+                f"Try `holdfast down{folder.option}`."
             )
         await asyncio.sleep(_ASK_AGAIN_S)
 
@@ -53,7 +54,8 @@ async def lock_or_join(folder: DataFolder, options: Options, tell: Tell) -> int 
 async def _join(folder: DataFolder, options: Options, tell: Tell) -> dict[str, Any]:
     if options.fresh:
         raise StackError(
-            "The stack in this folder is running, so --fresh does not empty it: `holdfast down` first."
+            "The stack in this folder is running, so --fresh does not empty it: "
+            f"`holdfast down{folder.option}` first."
         )
     deadline = time.monotonic() + JOIN_TIMEOUT_S
     asked_at = 0.0

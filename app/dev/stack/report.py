@@ -6,6 +6,7 @@ Pure functions from the status document to text.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 FIRST_SKU = "tea-earl-grey"
@@ -76,8 +77,12 @@ def first_order(document: dict[str, Any]) -> str:
     )
 
 
-def status(document: dict[str, Any]) -> str:
-    """What runs, a line for each process; where there is a gateway, also what one needs to talk to it."""
+def status(document: dict[str, Any], option: str = "", refused: Mapping[str, str] | None = None) -> str:
+    """What runs, a line for each process; where there is a gateway, also what one needs to talk to it.
+
+    `option` is what a command needs to mean this stack (DataFolder.option); `refused`
+    holds what the modes said that ended over a wrong setting.
+    """
     addresses = {
         "gateway": document["gateway"]["url"],
         "worker": document["worker"]["health_url"],
@@ -89,7 +94,7 @@ def status(document: dict[str, Any]) -> str:
     }
     lines = [document["state"]]
     if document["state"] == "stopped":
-        return "stopped (start it with: holdfast up)"
+        return f"stopped (start it with: holdfast up{option})"
     for name, address in addresses.items():
         pids = document[name]["pids"] if "pids" in document[name] else [document[name]["pid"]]
         pid = next((f"pid {pid}" for pid in pids if pid is not None), "-")
@@ -100,7 +105,12 @@ def status(document: dict[str, Any]) -> str:
     if document["gateway"]["pids"]:
         lines += _names(document)
     if document["state"] == "degraded":
-        lines += ["", _advice(document)]
+        lines += ["", _advice(document, option)]
+        lines += [
+            f"{name} ended with exit code 78, a wrong setting. Its log says:\n  {said}"
+            for name, said in (refused or {}).items()
+            if name in document["missing"]
+        ]
     return "\n".join(lines)
 
 
@@ -112,17 +122,18 @@ def _condition(name: str, document: dict[str, Any]) -> str | None:
     return f"not ready (waits for {', '.join(waits_for)})" if waits_for else None
 
 
-def _advice(document: dict[str, Any]) -> str:
+def _advice(document: dict[str, Any], option: str) -> str:
     """What to do about a stack that is not whole."""
     missing = document["missing"]
     if "supervisor" in missing:
         return (
             "The supervisor is gone: nobody starts again what dies, and its guard may be stopping the rest.\n"
-            "Stop what is left with: holdfast down; stop it and start anew with: holdfast up --detach"
+            f"Stop what is left with: holdfast down{option}; "
+            f"stop it and start anew with: holdfast up --detach{option}"
         )
     if missing:
         return (
-            f"Start what is missing ({', '.join(missing)}) with: holdfast up --detach; "
+            f"Start what is missing ({', '.join(missing)}) with: holdfast up --detach{option}; "
             "logs are in the data folder, under logs/"
         )
     return "What is not ready goes on by itself; logs are in the data folder, under logs/"

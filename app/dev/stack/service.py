@@ -64,6 +64,8 @@ class Service:
     process: subprocess.Popen[bytes] | None = None
     identity: Identity | None = None
     ready: bool = False
+    exit_code: int | None = None
+    """How the last process ended (negative: the signal), until one is ready again."""
     changed: Callable[[], None] = lambda: None
     _log_from: int = field(default=0)
 
@@ -124,6 +126,7 @@ class Service:
             # Somebody else may answer on this port while our process is about to give up on it.
             if await self.spec.probe() and self.running and listens(self.process.pid, self.spec.port):
                 self.ready = True
+                self.exit_code = None
                 self.changed()
                 return
             if time.monotonic() > deadline:
@@ -137,6 +140,7 @@ class Service:
             raise StackError(f"{self.spec.name} was never started")
         await exit_of(process)
         if process is self.process:
+            self.exit_code = process.wait()
             self.ready = False
             self.identity = None
             self.changed()

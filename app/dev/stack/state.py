@@ -22,13 +22,17 @@ STOPPING = "stopping"
 
 @dataclass(slots=True)
 class RunState:
-    """One run of a supervisor. `services` holds every process it wants, None for one that does not run."""
+    """One run of a supervisor. `services` holds every process it wants, None for one that does not run.
+
+    `exits` holds the exit codes of those that ended and have not been ready since.
+    """
 
     run: str
     supervisor: Identity
     phase: str = STARTING
     ports: dict[str, int] = field(default_factory=dict)
     services: dict[str, Identity | None] = field(default_factory=dict)
+    exits: dict[str, int] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
         """Replace the file. Raises OSError, a full disk for one."""
@@ -38,6 +42,7 @@ class RunState:
             "phase": self.phase,
             "ports": self.ports,
             "services": {name: _pair(identity) for name, identity in self.services.items()},
+            "exits": self.exits,
         }
         unfinished = file.with_name(f"{file.name}.{os.getpid()}")
         try:
@@ -74,6 +79,7 @@ def load(file: Path) -> RunState | None:
             phase=str(found["phase"]),
             ports={str(name): int(port) for name, port in found["ports"].items()},
             services={str(name): _identity(pair) for name, pair in found["services"].items()},
+            exits={str(name): int(code) for name, code in found.get("exits", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

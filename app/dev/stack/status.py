@@ -10,13 +10,16 @@ import asyncio
 from typing import Any
 
 from app.dev.stack import leftovers, ports, postgres, probes, state, valkey
+from app.dev.stack.errors import CONFIGURATION
 from app.dev.stack.folder import DataFolder
 from app.dev.stack.modes import MODES
+from app.dev.stack.service import tail
 from app.dev.stack.temporal import NAMESPACE
 
 READY, STARTING, DEGRADED, STOPPED = "ready", "starting", "degraded", "stopped"
 SUPERVISOR = "supervisor"
 _PROBE_TIMEOUT_S = 1.2
+_SHOWN_MAX = 300
 
 
 async def snapshot(folder: DataFolder) -> dict[str, Any]:
@@ -44,6 +47,20 @@ async def snapshot(folder: DataFolder) -> dict[str, Any]:
     phases = {state.STARTING: STARTING, state.READY: DEGRADED if missing or not_ready else READY}
     extended = {"missing": missing, "not_ready": not_ready}
     return document(folder, phases.get(written.phase, DEGRADED), pids) | extended
+
+
+def refusals(folder: DataFolder) -> dict[str, str]:
+    """The modes that ended over a wrong setting (exit code 78), each with what it said last."""
+    written = state.load(folder.state_file)
+    exits = written.exits if written is not None and written.supervised else {}
+    return {name: _last_words(folder, name) for name in MODES if exits.get(name) == CONFIGURATION}
+
+
+def _last_words(folder: DataFolder, name: str) -> str:
+    """The line about the setting, or the last one: what was at work says more while it stops."""
+    lines = tail(folder.log(name)) or ["its log is empty"]
+    said = [line for line in lines if line.startswith("holdfast: ")]
+    return "".join(char for char in (said or lines)[-1] if char.isprintable())[:_SHOWN_MAX]
 
 
 async def _awaited(name: str, known: dict[str, int], pids: dict[str, int]) -> list[str] | None:

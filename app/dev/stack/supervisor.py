@@ -119,6 +119,8 @@ class Supervisor:
             name: self._members[name].service.identity if name in self._members else None
             for name in self._names()
         }
+        codes = {name: member.service.exit_code for name, member in self._members.items()}
+        self._state.exits = {name: code for name, code in codes.items() if code is not None}
         try:
             self._state.save(self._folder.state_file)
         except OSError as error:
