@@ -177,10 +177,13 @@ class _Deaf(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401
         """Send, and hang up."""
-        answer = super().send(request, **{**kwargs, "stream": True, "allow_redirects": False})
+        answer = super().send(request, **{**kwargs, "stream": True})
         answer._content = b""  # noqa: SLF001 - else whoever looks at it reads it
         answer.close()
         return answer
+
+    def get_redirect_target(self, _: requests.Response) -> None:
+        """There is none. To look for it would read the body, too."""
 
 
 class Traces:

@@ -1,10 +1,12 @@
 """Traces cost nothing where nobody wants them, and nobody waits for a collector that is not well."""
 
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from structlog.testing import capture_logs
@@ -160,3 +162,27 @@ def test_it_is_said_once_that_spans_are_lost_and_once_that_they_arrive_again():
             begin(many)
         told = [(line["event"], line.get("lost")) for line in lines]
         assert told == [("traces_are_lost", None), ("traces_arrive_again", 3)]
+
+
+@pytest.mark.parametrize("head", [b"200 OK", b"302 Found\r\nLocation: %s", b"500 Oh"])
+def test_a_collector_is_heard_no_further_than_its_status(head: bytes):
+    """A body without end costs no memory and no time, and the headers' secrets go to nobody else."""
+    with Collector() as elsewhere, socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        def answer_without_end() -> None:
+            with server.accept()[0] as sock, suppress(OSError):
+                sock.recv(1 << 20)
+                first = head % elsewhere.url.encode() if b"%s" in head else head
+                sock.sendall(b"HTTP/1.1 " + first + b"\r\nContent-Type: application/json\r\n\r\n")
+                while True:
+                    sock.sendall(b" " * (1 << 20))
+
+        thread = threading.Thread(target=answer_without_end)
+        thread.start()
+        with traces(url) as many:
+            begin(many)
+            assert many._queue.force_flush(30_000)
+        thread.join(30)
+        assert not thread.is_alive()
+        assert elsewhere.bodies == []
