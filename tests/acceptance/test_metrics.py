@@ -50,7 +50,7 @@ async def scraped(stack: Stack) -> AsyncIterator[Scraped]:
         await shop.order(order["id"])
         text: dict[str, str] = {}
         until = time.monotonic() + MEASURED_TIMEOUT_S
-        while missing := _missing(text):
+        while missing := _missing(text) or _away(text):
             assert time.monotonic() < until, missing
             await asyncio.sleep(0.2)
             text = {mode: (await shop.http.get(f"{urls[mode]}/metrics")).text for mode in MODES}
@@ -181,6 +181,12 @@ FACTS = [
     *(Fact(mode, "holdfast_pool_wait_seconds_count", {}, _some) for mode in MODES),
     *(Fact(mode, "holdfast_pool_connections_max", {"pool": mode}, _some) for mode in MODES),
 ]
+
+
+def _away(text: dict[str, str]) -> set[str]:
+    """Which server a mode says is away: on a busy machine one may answer too late, once."""
+    lines = [(mode, line) for mode, said in text.items() for line in said.splitlines()]
+    return {f"{mode}: {line}" for mode, line in lines if line.endswith(("_up 0.0", '_up{role="hot"} 0.0'))}
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: "-".join((*fact[:2], *fact.labels.values())))

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -216,6 +217,7 @@ def test_fresh_starts_empty_but_not_under_a_running_stack(stack: Stack) -> None:
     assert (second["api_key"], second["redis"]["url"]) == (first["api_key"], first["redis"]["url"])
 
 
+@pytest.mark.full
 def test_a_taken_port_moves_unless_it_was_asked_for(stack: Stack) -> None:
     """A remembered port gives way to somebody else's server and says so; --gateway-port does not."""
     with socket.socket() as stranger:
@@ -232,8 +234,9 @@ def test_a_taken_port_moves_unless_it_was_asked_for(stack: Stack) -> None:
         assert f"(not {port})" in said
         moved = stack.status()["redis"]["url"]
     stack.run("down")
-    stack.up()
-    assert stack.status()["redis"]["url"] == moved
+    again = stack.up()
+    port = urlsplit(moved).port  # which another stack of these tests may have taken meanwhile
+    assert stack.status()["redis"]["url"] == moved or f"(not {port})" in again
 
 
 @pytest.mark.full

@@ -137,7 +137,7 @@ async def test_a_server_that_falls_silent_or_breaks_off_leaves_no_socket(fault_p
         del client
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 8, 13, 34])
+@pytest.mark.parametrize("count", [0, 2, 8])
 async def test_a_loop_that_ends_right_after_a_client_leaves_no_socket(redis_url: str, count: int):
     """As that of a command: what `close` has given up is closed by the time it returns."""
 
