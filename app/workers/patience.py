@@ -28,8 +28,8 @@ async def patiently(ask: Callable[[], Awaitable[T]], stop: asyncio.Event, *, awa
     try:
         while not stop.is_set():
             asking = asyncio.ensure_future(ask())
-            await asyncio.wait([asking, stopping], timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
             try:
+                await asyncio.wait([asking, stopping], timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
                 if asking.done():
                     return asking.result()
                 why = f"no answer within {ANSWER_S:g} s"

@@ -51,3 +51,22 @@ async def test_an_error_of_ours_is_not_waited_out():
 
     with pytest.raises(ZeroDivisionError):
         await patiently(ask, asyncio.Event(), away="temporal_is_away")
+
+
+async def test_whoever_gives_up_leaves_no_question_behind():
+    """A cancelled start has no task that goes on asking."""
+    ended = asyncio.Event()
+
+    async def ask() -> None:
+        try:
+            await nothing()
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(patiently(ask, asyncio.Event(), away="temporal_is_away"))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(5):
+        await ended.wait()

@@ -183,10 +183,6 @@ class PostgresProjections:
         rows = await self._database.fetch(SQL["products_behind"], group, after, quiet_s, page_size_max)
         return [Behind(row["sku"], row["version"]) for row in rows]
 
-    async def open_orders(self) -> int:
-        """How many orders are not final."""
-        return int((await self._database.fetch(SQL["open_orders"]))[0]["count"])
-
 
 async def _take_marks(effects: Effects, names: Sequence[str], spans: Mapping[str, tuple[int, int]]) -> None:
     """Lock the marks, and move on those that can be."""

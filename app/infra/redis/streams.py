@@ -216,10 +216,10 @@ class ConsumerGroup:
                 those = ids[entry.shard] = []
             those.append(entry.id)
         asked = []
-        for shard, those in ids.items():
-            asked.append(self._ask("XACK", self._streams[shard], self._group, *those))
-            await asyncio.sleep(0)  # thousands of ids: whoever waits for a transaction goes first
         with _gone_is_told():
+            for shard, those in ids.items():
+                asked.append(self._ask("XACK", self._streams[shard], self._group, *those))
+                await asyncio.sleep(0)  # thousands of ids: whoever waits for a transaction goes first
             await _all_of(asked)
 
     async def remove(self, consumer: str | bytes, *, idle_s: float) -> None:

@@ -12,6 +12,7 @@ from app.hotpath.client import Client
 from app.infra.postgres.migrate import migrate
 from app.infra.postgres.pool import Database
 from app.infra.postgres.shelves import PostgresShelves
+from app.infra.redis import gate_counts
 from app.infra.redis.gate import Gate
 from app.infra.redis.gate_counts import GateCounts
 from tests.integration.redis.books import Books
@@ -68,8 +69,9 @@ async def test_what_passed_and_was_committed_in_time_is_not_missed_twice_for_lon
     assert await until(lambda: shows(client, cup=3, pot=0)) < 1
 
 
-async def test_many_processes_make_it_once(client: Client, valkey, books: Books):
+async def test_many_processes_make_it_once(client: Client, valkey, books: Books, monkeypatch):
     """The others wait, and then use what is there."""
+    monkeypatch.setattr(gate_counts, "LOCK_MS", 60_000)  # also where the machine stands still for a moment
     books.delay_s = 0.05
     async with (
         connected(valkey.url, "other") as other,
@@ -85,11 +87,7 @@ async def test_many_processes_make_it_once(client: Client, valkey, books: Books)
                 process.missing()
             await until(lambda: shows(client, cup=5, pot=0))
             await until(lambda: nobody_rebuilds(client))
-            asked = books.questions[before:]
-            assert asked in (
-                [None],
-                [None, None],
-            )  # two: a process stood still for longer than the lock lives
+            assert books.questions[before:] == [None]
 
 
 async def test_a_builder_that_dies_is_followed_by_another(gate: Gate, client: Client, books: Books):

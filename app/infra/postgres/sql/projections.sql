@@ -81,6 +81,3 @@ ORDER BY o.updated_at, o.id LIMIT $5;
 SELECT p.sku, p.version FROM products p LEFT JOIN marks m ON m.consumer_group = $1 AND m.subject = p.sku
 WHERE p.sku > $2 AND p.version > coalesce(m.sequence, 0) AND m.is_held IS NOT TRUE
     AND p.updated_at < now() - make_interval(secs => $3) ORDER BY p.sku LIMIT $4;
-
--- open_orders: how many are not final
-SELECT count(*) FROM orders WHERE status NOT IN ('completed', 'rejected', 'cancelled');
