@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.dev import commands
+from app.dev.importing import target
 from app.dev.stack import report, state, status
+from app.dev.stack.errors import StackError
 from app.dev.stack.folder import DEFAULT, DataFolder
 from app.dev.stack.processes import identify
 from tests.unit.test_stack_report import DOCUMENT
@@ -28,6 +30,15 @@ def test_what_is_stopped_is_started_in_its_folder(tmp_path: Path, capsys: pytest
     """Not in the default one."""
     assert commands.status(["--data-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().out == f"stopped (start it with: holdfast up --data-dir {tmp_path})\n"
+
+
+def test_an_import_names_the_stack_that_it_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The command starts it where the import will look for it."""
+    monkeypatch.delenv(target.URL_VARIABLE, raising=False)
+    with pytest.raises(
+        StackError, match=f"holdfast up --detach --data-dir {tmp_path}, or name one with --url"
+    ):
+        target.find(tmp_path, None, None)
 
 
 @pytest.mark.parametrize("missing", ["worker", "supervisor"])

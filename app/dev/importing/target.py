@@ -31,10 +31,12 @@ def find(data_dir: Path, url: str | None, api_key: str | None) -> Target:
         return Target(url.rstrip("/"), api_key)
     if url:
         raise StackError(f"--url needs --api-key (or {KEY_VARIABLE}).", USAGE)
-    found = asyncio.run(status.snapshot(DataFolder(data_dir)))
+    folder = DataFolder(data_dir)
+    found = asyncio.run(status.snapshot(folder))
     if found["state"] == status.STOPPED or not found["gateway"]["url"] or not found["api_key"]:
         raise StackError(
-            f"No stack runs in {data_dir}. Start one with: holdfast up --detach, or name one with --url.",
+            f"No stack runs in {data_dir}. Start one with: holdfast up --detach{folder.option}, "
+            "or name one with --url.",
             UNAVAILABLE,
         )
     return Target(found["gateway"]["url"], api_key or found["api_key"], found["sandbox"]["url"])
