@@ -7,6 +7,7 @@ and of two environments that find it empty one has it. If the process dies here,
 """
 
 import asyncio
+import re
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -28,6 +29,17 @@ PAGES_MAX: Final = 10
 
 _SETTING: Final = "REDIS_URL"
 _TOO_MUCH: Final = "it has no marker and too many keys to see whose it is: SET {marker} {own}, if it is ours"
+_NO_TEXT: Final = (
+    "what it has at {marker} is no marker, so nobody knows whose it is: DEL {marker}, if it is ours"
+)
+_MAY_NOT: Final = (
+    "its user may not look after the marker: grant it +eval +evalsha +get +set +scan ~{before}* &{before}* "
+    "(the server says: {refusal})"
+)
+_FORBIDS: Final = ("NOPERM", "ACL failure in script", "The user executing the script can't")
+"""How a server says it: to a command, and in a script those of Valkey and of Redis."""
+_WHERE: Final = re.compile(r" script: (\S+, )?on @\S+\Z")
+"""Where in the script it was, which helps nobody."""
 _WHOSE: Final = Script.of(source("whose"))
 
 
@@ -45,7 +57,11 @@ def examiner(markers: Markers, pages_max: int = PAGES_MAX, pause_s: float = KEEP
             raise Unavailable(SERVICE, _TOO_MUCH.format(marker=environment_marker(own), own=own))
         may_mark = markers.is_sure
         arguments = (own, prefix(own), int(may_mark), PAGE_KEYS, pages_max)
-        found, answer = await _run(ask, environment_marker(own), *arguments)
+        try:
+            found, answer = await _run(ask, environment_marker(own), *arguments)
+        except ErrorReply as error:
+            _explain(error, own)
+            raise
         text = answer.decode("utf-8", "replace")
         if found == b"marker":
             markers.compare(_SETTING, SERVICE, text)
@@ -55,20 +71,31 @@ def examiner(markers: Markers, pages_max: int = PAGES_MAX, pause_s: float = KEEP
             not_before = monotonic() + pause_s
             raise Unavailable(SERVICE, _TOO_MUCH.format(marker=environment_marker(own), own=own))
         elif may_mark:
-            _bear(text)
+            _bear(error_reply(text), own)
         else:
             raise Unavailable(SERVICE, "it has no marker, and PostgreSQL has not said yet that it is ours")
 
     return examine
 
 
-def _bear(refusal: str) -> None:
+def _bear(refusal: ErrorReply, own: str) -> None:
     """A full or read-only server takes no marker for now: it is nobody else's, so nobody is harmed.
 
     Raises Unavailable for what will not pass.
     """
-    if not isinstance(error_reply(refusal), NotNow):
-        raise Unavailable(SERVICE, f"it takes no marker: {refusal}")
+    if isinstance(refusal, NotNow):
+        return
+    _explain(refusal, own)
+    raise Unavailable(SERVICE, f"it takes no marker: {refusal}")
+
+
+def _explain(refusal: ErrorReply, own: str) -> None:
+    """Raise Unavailable with what somebody has to do about it, where that is known."""
+    said = _WHERE.sub("", refusal.message)
+    if refusal.code == "WRONGTYPE":
+        raise Unavailable(SERVICE, _NO_TEXT.format(marker=environment_marker(own))) from refusal
+    if any(forbids in said for forbids in _FORBIDS):
+        raise Unavailable(SERVICE, _MAY_NOT.format(before=prefix(own), refusal=said)) from refusal
 
 
 async def _run(ask: Ask, *parts: str | int) -> Any:  # noqa: ANN401 - what the script returns

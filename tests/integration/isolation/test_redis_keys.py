@@ -1,6 +1,7 @@
 """A Redis database in which our marker is missing: the keys there say whose it is, in one step."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from app.contracts.streams import environment_marker
 from app.domain.errors import Unavailable
 from app.hotpath.address import Address
 from app.hotpath.client import Client
+from app.hotpath.errors import NotSent
 from app.infra.markers import Markers
 from app.infra.redis import marker
 from app.infra.redis.clients import open_redis
@@ -27,6 +29,14 @@ async def used(url: str, told: Told) -> AsyncIterator[bool]:
     async with open_redis(url, None, told.markers.environment, "test", told.markers) as clients:
         await clients.settled()
         yield clients.hot.is_up
+
+
+async def refusal(url: str, told: Told) -> str:
+    """Why a mode does not use this Redis."""
+    async with open_redis(url, None, told.markers.environment, "test", told.markers) as clients:
+        with pytest.raises(NotSent) as refused:
+            await clients.hot.execute("PING", deadline_s=30)
+        return str(refused.value)
 
 
 async def crowd(plain: Redis, before: str, count: int) -> None:
@@ -231,13 +241,29 @@ async def test_a_user_who_is_kept_to_our_keys_sees_those_of_others(redis_url: st
 
 @pytest.mark.parametrize("lacks", ["+evalsha", "+get", "+set", "+scan", "~hf:dev:*"])
 async def test_a_user_who_may_not_ask_has_no_redis(redis_url: str, lacks: str):
-    """Nobody can say whose it is; the process goes on without."""
+    """Nobody can say whose it is; the process goes on without, and says what the user lacks."""
     told = Told()
     rules = {*LEAST, "~hf:dev:*"} - {lacks} | {"~hf:production:*"}
-    async with user(redis_url, *rules) as url, used(url, told) as is_used:
-        assert not is_used
+    async with user(redis_url, *rules) as url:
+        needs = r"grant it \+eval \+evalsha \+get \+set \+scan ~hf:dev:\* &hf:dev:\* \(the server says: "
+        assert re.search(needs, await refusal(url, told))
     assert not told.stop.is_set()
     assert await holds(redis_url) == {}
+
+
+async def test_a_marker_that_is_no_text_is_no_marker(redis_url: str):
+    """It says nothing, so nobody can say whose it is. The line says which key it is, and what to do."""
+    async with plain_redis(redis_url) as plain:
+        await plain.hset(OURS, "environment", "dev")
+        told = Told()
+        said = await refusal(redis_url, told)
+        assert said.endswith(
+            f"what it has at {OURS} is no marker, so nobody knows whose it is: DEL {OURS}, if it is ours"
+        )
+        assert not told.stop.is_set()
+        await plain.delete(OURS)
+    async with used(redis_url, told) as is_used:
+        assert is_used
 
 
 def _is(found: list[str]):
