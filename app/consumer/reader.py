@@ -27,7 +27,7 @@ from app.domain.ids import NAME
 from app.infra.postgres.leases import LeaseLostError
 from app.infra.redis.streams import BEGINNING, ConsumerGroup, Entry, GroupGoneError
 from app.infra.tasks import end
-from app.observability.logging import logger
+from app.observability.logging import Rarely, logger
 
 ENTRIES_MAX: Final = 1_000
 """Entries taken from a shard at once."""
@@ -51,6 +51,8 @@ SEQUENCE_MAX: Final = 2**31 - 1
 _envelopes: Final = msgspec.json.Decoder(Envelope)
 
 log = logger("reader")
+_junk: Final = Rarely()
+"""Entries that are no events: whoever writes one may write a million, and every group reads each."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -77,8 +79,9 @@ async def _batch(entries: Sequence[Entry]) -> Batch:
                 raise msgspec.ValidationError("There is no such subject, or sequence")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # Every event is in PostgreSQL, and what it told of is found there when marks are compared.
-            where = f"{entry.shard}/{entry.id.decode()}"
-            log.error("not_an_event", entry=where, error=str(error))  # noqa: TRY400 - no trace is needed
+            if count := _junk.one_more():
+                where = f"{entry.shard}/{entry.id.decode()}"
+                log.error("not_an_event", entries=count, last=where, error=str(error))  # noqa: TRY400
             nonsense.entries.append(entry)
             continue
         if delivery is None:

@@ -8,11 +8,15 @@ be personal or secret, and rendering them takes so long that whoever logs seems 
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, NamedTuple, TextIO
+from time import monotonic
+from typing import Any, Final, NamedTuple, TextIO
 
 import structlog
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
+
+SAID_EVERY_S: Final = 60.0
+"""How often at most something is said that whoever likes can cause, as often as they like."""
 
 
 class Shape(NamedTuple):
@@ -97,3 +101,21 @@ def bind_correlation(correlation_id: str, **more: str) -> None:
 def logger(name: str) -> Any:  # noqa: ANN401 - structlog's own type is a protocol of the configured class
     """A logger; `name` says which part of the program speaks."""
     return structlog.get_logger(component=name)
+
+
+class Rarely:
+    """Counts what may happen very often, for one line at once and then one in `every_s` seconds at most."""
+
+    def __init__(self, every_s: float = SAID_EVERY_S) -> None:
+        """Nothing has happened yet."""
+        self._every_s = every_s
+        self._count = 0
+        self._say_from = 0.0
+
+    def one_more(self) -> int:
+        """Count one; how many there were since the last line where it is time for the next, else 0."""
+        self._count += 1
+        if monotonic() < self._say_from:
+            return 0
+        count, self._count, self._say_from = self._count, 0, monotonic() + self._every_s
+        return count

@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from app.observability.logging import Unlocked
+from app.observability import logging as ours
+from app.observability.logging import Rarely, Unlocked
 
 PROGRAM = """
 import logging, sys
@@ -60,3 +61,13 @@ def test_nobody_waits_for_a_thread_that_is_writing_a_line():
     go_on.set()
     thread.join(10)
     assert written.getvalue() == "quick\nslow\n"
+
+
+def test_what_happens_often_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch):
+    """At once; then once a minute, with how many there were."""
+    now = 5.0
+    monkeypatch.setattr(ours, "monotonic", lambda: now)
+    rarely = Rarely()
+    assert [rarely.one_more() for _ in range(4)] == [1, 0, 0, 0]
+    now += ours.SAID_EVERY_S
+    assert [rarely.one_more() for _ in range(2)] == [4, 0]

@@ -8,7 +8,6 @@ connection.
 """
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Annotated, Final
 
 import msgspec
@@ -17,10 +16,7 @@ from msgspec import Meta
 from app.contracts import streams
 from app.hotpath.subscriptions import Subscription
 from app.infra.redis.clients import RedisClients
-from app.observability.logging import logger
-
-SAID_EVERY_S: Final = 60.0
-"""How often at most it is said that something was dropped: whoever publishes junk publishes much."""
+from app.observability.logging import Rarely, logger
 
 _Type = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,100}\Z")]
 _Subject = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")]
@@ -57,8 +53,7 @@ class LiveChannel:
         """Prepare; `open` subscribes."""
         self._clients = clients
         self._subscription: Subscription | None = None
-        self._dropped = 0
-        self._say_from = 0.0
+        self._dropped = Rarely()
 
     @property
     def is_heard(self) -> bool:
@@ -90,7 +85,5 @@ class LiveChannel:
 
     def _drop(self, payload: bytes) -> None:
         """Leave out what is nothing of ours; what it hides, PostgreSQL has."""
-        self._dropped += 1
-        if monotonic() >= self._say_from:
-            log.warning("live_message_dropped", messages=self._dropped, last_bytes=len(payload))
-            self._dropped, self._say_from = 0, monotonic() + SAID_EVERY_S
+        if messages := self._dropped.one_more():  # whoever publishes junk publishes much
+            log.warning("live_message_dropped", messages=messages, last_bytes=len(payload))

@@ -6,11 +6,13 @@ from functools import partial
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from app.consumer import reader as reading_module
 from app.consumer.effect import Delivery
 from app.contracts.streams import FIELD, stream
 from app.infra.redis.stream_upkeep import StreamUpkeep
+from app.observability.logging import Rarely
 from tests.integration.consumer import readers
 from tests.integration.consumer.conftest import SHARDS
 from tests.integration.consumer.readers import nothing_pending, reading
@@ -123,8 +125,11 @@ async def test_an_emptied_redis_is_noticed_and_used_again(orders, database, grou
     await orders.caught_up()
 
 
-async def test_an_entry_that_is_no_event_is_acknowledged(orders, database, group, clients, relay):
-    """Nonsense in a stream stops nobody: every event is in PostgreSQL."""
+async def test_an_entry_that_is_no_event_is_acknowledged(
+    orders, database, group, clients, relay, monkeypatch: pytest.MonkeyPatch
+):
+    """Nonsense in a stream stops nobody: every event is in PostgreSQL. The log says it once."""
+    monkeypatch.setattr(reading_module, "_junk", Rarely())  # other tests in this process said it, too
     event = {"id": "x:1", "type": "price.changed.v1", "source": "x", "time": "2026-01-31T12:00:00Z"}
     event |= {"correlationid": "x", "data": {}}
     wrong = [("\0", 1), ("", 1), ("a b", 1), ("cup", 10**30), ("cup", 2**31), ("cup", 0)]
@@ -134,9 +139,11 @@ async def test_an_entry_that_is_no_event_is_acknowledged(orders, database, group
     await clients.writes.xadd(stream("test", 0), {b"other": b"field"})
     await orders.many(4)
     await relay()
-    async with reading(database, clients, group):
-        await nothing_pending(clients)
+    with capture_logs() as said:
+        async with reading(database, clients, group):
+            await nothing_pending(clients)
     await orders.caught_up()
+    assert [one["event"] for one in said].count("not_an_event") == 1
 
 
 async def test_only_what_everybody_acknowledged_is_trimmed(orders, consumer, clients, relay):
