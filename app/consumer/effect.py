@@ -25,6 +25,7 @@ from app.infra.postgres.dead_letters import DISCARDING, DeadLetter
 from app.infra.postgres.leases import STANDSTILL_S
 from app.infra.postgres.projections import Effects, Gap, PostgresProjections
 from app.infra.redis.streams import Entry
+from app.observability import tracing
 from app.observability.logging import logger
 
 HANDLER_DEADLINE_S: Final = 12.0
@@ -168,6 +169,7 @@ class Effect:
                 subject=event.subject,
                 sequence=event.sequence,
                 correlation_id=event.correlationid,
+                **tracing.named(event.traceparent),
             )
 
     async def _close(

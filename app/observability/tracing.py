@@ -94,6 +94,7 @@ class _Nothing:
 
 
 _NOTHING: Final = _Nothing()
+_UNNAMED: Final[Mapping[str, str]] = {}
 _traces: "Traces | None" = None
 
 
@@ -162,6 +163,11 @@ def of_many(
 def here() -> str | None:
     """The traceparent of the span under way here, where it is kept."""
     return None if _traces is None else _traces.here()
+
+
+def named(traceparent: str | None) -> Mapping[str, str]:
+    """What a line of log says of the trace that `traceparent` names; nothing where nobody wants traces."""
+    return _UNNAMED if _traces is None or traceparent is None else {"trace_id": traceparent[3:35]}
 
 
 def continued(stored: str | None) -> str | None:

@@ -64,7 +64,8 @@ class Starter:
             kind = {"start_signal": t.SIGNAL_DELIVERED, "start_signal_args": [t.Delivered(call.detail or "")]}
         begun = await self._start(call, WorkflowIDReusePolicy.REJECT_DUPLICATE, **kind)
         ids = {"order_id": call.order_id, "correlation_id": call.correlation_id}
-        log.info("workflow_told" if begun else "workflow_had_ended", kind=call.kind, **ids)
+        event = "workflow_told" if begun else "workflow_had_ended"
+        log.info(event, kind=call.kind, **ids, **tracing.named(call.traceparent))
         if not begun and call.status not in FINAL:  # somebody ended it: nobody would carry the order on
             await self.revive(call)
 

@@ -32,6 +32,7 @@ with tracing.unseen():
 with tracing.started(None), tracing.step("x", "internal", "00-1-1-01", {}) as span:
     span.set("http.route", "/")
     assert tracing.here() is None and tracing.continued("x") == "x"
+    assert tracing.named("00-trace") == {}
     assert tracing.batched("x", len, str) is len
 print([name for name in sys.modules if name.startswith(("opentelemetry", "google.rpc"))])
 """

@@ -209,8 +209,13 @@ async def test_no_span_says_anything_personal(traced: Traced):
 
 
 async def test_log_lines_name_the_trace(traced: Traced):
-    """Those of the request and of every step."""
-    for mode, event in (("gateway", "request"), ("worker", "step_done")):
+    """Those of the request, of every step, and of what is told and had its effect in between."""
+    for mode, event in (
+        ("gateway", "request"),
+        ("worker", "workflow_told"),
+        ("worker", "step_done"),
+        ("consumer", "event_applied"),
+    ):
         lines = [json.loads(line) for line in traced.logs[mode].splitlines() if line.startswith("{")]
         ours = [
             line.get("trace_id")
