@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from app.dev.stack.ports import any_free
+
 CHUNK_BYTES: Final = 64 * 1024
 HELD_CHUNKS_MAX: Final = 256
 HELD_BYTES_MAX: Final = HELD_CHUNKS_MAX * CHUNK_BYTES
@@ -116,10 +118,11 @@ class FaultProxy:
             return
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._port = self._port or any_free()
         listening.bind(("127.0.0.1", self._port))
         listening.listen(128)
         listening.setblocking(False)
-        self._listening, self._port = listening, listening.getsockname()[1]
+        self._listening = listening
         # Not a task: it could be cancelled between the kernel's answer and ours, and lose a connection.
         asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+
+from app.dev.stack.ports import any_free
 
 SHUTDOWN_TIMEOUT_S = 5
 TELLING = {"SMTP_URL": "smtp://127.0.0.1:1"}
@@ -26,20 +27,13 @@ sys.exit(main())
 """A consumer whose gap job leaves less to the streams and looks more often: the same in less time."""
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 class Consumer:
     """One `MODE=consumer python -m app`."""
 
     def __init__(
         self, database_url: str, redis_url: str, program: tuple[str, ...] = ("-m", "app"), **environ: str
     ) -> None:
-        self.port = free_port()
+        self.port = any_free()
         self.program = program
         self.environ = {
             **os.environ,

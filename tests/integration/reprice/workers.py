@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.dev.servers import EmbeddedTemporal
-from tests.integration.consumer.processes import free_port
+from app.dev.stack.ports import any_free
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,7 +30,7 @@ class Worker:
             "STRIPE_API_KEY": "sk_test_nobody",
             "CARRIER_URL": "http://127.0.0.1:1",
             "LISTEN_HOST": "127.0.0.1",
-            "HEALTH_PORT": str(free_port()),
+            "HEALTH_PORT": str(any_free()),
             "LOG_FORMAT": "json",
             "SHUTDOWN_TIMEOUT_S": "5",
         }

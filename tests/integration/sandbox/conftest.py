@@ -12,6 +12,7 @@ import pytest
 import stripe
 
 from app.dev.sandbox.http import Connections, Cut, Reply, Request, Response
+from app.dev.stack.ports import any_free
 from tests.integration.sandbox.process import SandboxProcess, stripe_client
 
 Start = Callable[..., Awaitable[SandboxProcess]]
@@ -35,7 +36,7 @@ class Receiver:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.answer: Callable[[str, str], Reply] = lambda _reference, _type: Response(204, b"")
-        self.port = 0
+        self.port = any_free()
         self._server: asyncio.Server | None = None
         self._connections = Connections(self._handle)
         self._news = asyncio.Condition()
@@ -50,7 +51,6 @@ class Receiver:
         loop = asyncio.get_running_loop()
         self._connections = Connections(self._handle)
         self._server = await loop.create_server(self._connections, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Refuse connections from now on."""
@@ -75,7 +75,7 @@ class Receiver:
         """The types of what was answered 2xx for a shipment, in order."""
         return [one.type for one in self.received if one.reference == reference and 200 <= one.status < 300]
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Wait until the condition holds; it is looked at after each webhook."""
         async with asyncio.timeout(timeout_s), self._news:
             await self._news.wait_for(condition)

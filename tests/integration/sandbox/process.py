@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 import stripe
 
-START_TIMEOUT_S = 20.0
+from app.dev.stack.ports import any_free
+
+START_TIMEOUT_S = 60.0
 SECRET = "a secret of the tests"
 KEY = "sk_test_of_the_tests"
 
@@ -25,7 +27,7 @@ class SandboxProcess:
         self.data = data
         self._webhook_url = webhook_url
         self._options = options
-        self._port = 0
+        self._port = any_free()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
