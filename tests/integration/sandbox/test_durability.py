@@ -15,6 +15,8 @@ from tests.integration.sandbox.process import SandboxProcess
 ORDERS = 120
 AT_ONCE = 30
 KEY = {"authorization": "Bearer sk_test_x"}
+UNANSWERED = (httpx.TransportError, AttributeError)
+"""AttributeError: anyio asks for the peer of a uvloop socket that was closed that moment."""
 
 
 class Shop:
@@ -22,7 +24,7 @@ class Shop:
 
     def __init__(self, sandbox: SandboxProcess) -> None:
         self._sandbox = sandbox
-        self._http = httpx.AsyncClient(base_url=sandbox.url, headers=KEY, timeout=5)
+        self._http = httpx.AsyncClient(base_url=sandbox.url, headers=KEY, timeout=30)
         self.answered: dict[str, bytes] = {}
         self.unanswered = 0
         self._progress = asyncio.Condition()
@@ -33,8 +35,7 @@ class Shop:
             try:
                 headers = {"idempotency-key": key}
                 answer = await self._http.post(path, data=form, headers=headers)
-            except (httpx.TransportError, AttributeError):
-                # AttributeError: anyio asks for the peer of a uvloop socket that was closed that moment.
+            except UNANSWERED:
                 self.unanswered += 1
                 await asyncio.sleep(0.05)
                 continue
@@ -65,7 +66,7 @@ class Shop:
         while True:
             try:
                 answer = await self._http.request(method, path, json=body)
-            except httpx.TransportError:
+            except UNANSWERED:
                 self.unanswered += 1
                 await asyncio.sleep(0.05)
                 continue
