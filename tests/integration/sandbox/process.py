@@ -92,7 +92,7 @@ class SandboxProcess:
         return await self._control("GET", "/control", None)
 
     async def _control(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
             answer = await client.request(method, path, json=body)
             state: dict[str, Any] = answer.raise_for_status().json()
             return state
@@ -101,7 +101,7 @@ class SandboxProcess:
 @asynccontextmanager
 async def stripe_client(url: str, key: str = KEY) -> AsyncIterator[stripe.StripeClient]:
     """The official library, pointed at a sandbox; it does not retry. The connections it keeps are closed."""
-    transport = stripe.HTTPXClient(timeout=httpx.Timeout(5.0, connect=2.0))
+    transport = stripe.HTTPXClient(timeout=httpx.Timeout(60.0))
     addresses: Any = {"api": url}
     try:
         yield stripe.StripeClient(key, base_addresses=addresses, http_client=transport, max_network_retries=0)

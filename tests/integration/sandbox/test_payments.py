@@ -303,10 +303,10 @@ async def test_a_refusal_of_state_is_kept_with_its_key(client):
 
 async def test_the_same_key_a_hundred_times_at_once_makes_one_intent(sandbox: SandboxProcess):
     """Answers are the first one's, or 409 while that is under way."""
-    await sandbox.control(provider="payments", mode="late", operations=["create"], delay_ms=300, calls=1)
+    await sandbox.control(provider="payments", mode="late", operations=["create"], delay_ms=1_500, calls=1)
     form = {"amount": "500", "currency": "usd", "payment_method": "pm_card_visa", "confirm": "true"}
     headers = {"authorization": "Bearer sk_test_x", "idempotency-key": "rush"}
-    async with httpx.AsyncClient(base_url=sandbox.url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, headers=headers, timeout=60) as http:
         answers = await asyncio.gather(*(http.post("/v1/payment_intents", data=form) for _ in range(100)))
         done = [answer.json()["id"] for answer in answers if answer.status_code == 200]
         busy = [answer.json()["error"]["code"] for answer in answers if answer.status_code != 200]
