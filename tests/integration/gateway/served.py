@@ -18,6 +18,7 @@ from app.gateway.server import serve
 from app.gateway.services import Services
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.observability import metrics
+from tests.patience import patient
 
 KEY = "hf_test_all"
 SECRET = "whsec-of-the-tests"
@@ -97,14 +98,15 @@ async def opened(services: Services) -> AsyncIterator[ApiKeys]:
 
 @asynccontextmanager
 async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterator[Gateway]:
-    """Serve a gateway on a seeded database."""
+    """Serve a gateway on a seeded database. It waits for Redis as long as that takes on a busy machine."""
     await seed(database_url, KEY)
     stopping = asyncio.Event()
     port = any_free()
     async with AsyncExitStack() as stack:
         metrics.serve_for("gateway")
         told = settings(port, database_url, redis_url, **more)
-        services = await build(told, stack, stopping, None)
+        with patient():
+            services = await build(told, stack, stopping, None)
         served = asyncio.create_task(
             serve(
                 application(services),
@@ -119,7 +121,7 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
             await listening(port)
             url = f"http://127.0.0.1:{port}"
             client = await stack.enter_async_context(
-                httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
+                httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
             )
             database = await asyncpg.connect(database_url)
             stack.push_async_callback(database.close)
@@ -129,7 +131,7 @@ async def serving(database_url: str, redis_url: str, **more: str) -> AsyncIterat
             await served
 
 
-async def listening(port: int, timeout_s: float = 20.0) -> None:
+async def listening(port: int, timeout_s: float = 60.0) -> None:
     """Wait until somebody listens on the port."""
     async with asyncio.timeout(timeout_s):
         while True:
@@ -142,7 +144,7 @@ async def listening(port: int, timeout_s: float = 20.0) -> None:
             return
 
 
-async def raw(port: int, sent: bytes, *, timeout_s: float = 20.0) -> bytes:
+async def raw(port: int, sent: bytes, *, timeout_s: float = 60.0) -> bytes:
     """Send bytes as they are; what comes back until the server closes or nothing more comes for a while."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

@@ -1,11 +1,18 @@
 """Limits and the gate over HTTP: headers on every answer, 429, and refusals that store nothing."""
 
 import asyncio
+from collections.abc import Awaitable, Collection
+from time import monotonic
 
+import httpx
+import pytest
+
+from app.contracts import admission
 from app.infra.postgres.api_keys import SCOPES
-from tests.integration.gateway.served import Gateway, opened, problem, serving
+from app.infra.redis import gate
+from tests.integration.gateway.served import NOBODY, Gateway, opened, problem, serving
 
-NOBODY = "redis://127.0.0.1:1/0"
+COUNTS = admission.gate("test", "counts")
 
 
 async def limited(gateway: Gateway, rate_limit_per_s: int) -> dict[str, str]:
@@ -14,6 +21,15 @@ async def limited(gateway: Gateway, rate_limit_per_s: int) -> dict[str, str]:
     async with opened(gateway.services) as keys:
         await keys.add(text, name="crawler", scopes=SCOPES, rate_limit_per_s=rate_limit_per_s)
     return {"Authorization": f"Bearer {text}"}
+
+
+async def answered(
+    asked: Collection[Awaitable[httpx.Response]], rate_per_s: int
+) -> tuple[list[httpx.Response], int]:
+    """The answers to what is asked at once, and how many of them a limit lets pass at most in that time."""
+    began = monotonic()
+    answers = await asyncio.gather(*asked)
+    return answers, rate_per_s + int(rate_per_s * (monotonic() - began)) + 1
 
 
 async def test_every_answer_says_what_is_left_of_the_limit(gateway: Gateway):
@@ -42,18 +58,20 @@ async def test_a_caller_beyond_its_limit_is_told_when_to_come_again(gateway: Gat
     """429 with Retry-After, for reads and for orders; nothing is stored, and another key is not concerned."""
     headers = await limited(gateway, 3)
     order = await gateway.place()
-    reads = [gateway.client.get(f"/v1/orders/{order['id']}", headers=headers) for _ in range(12)]
-    orders = [gateway.post("/v1/orders", gateway.order(), headers=headers) for _ in range(12)]
+    reads = [gateway.client.get(f"/v1/orders/{order['id']}", headers=headers) for _ in range(40)]
+    orders = [gateway.post("/v1/orders", gateway.order(), headers=headers) for _ in range(40)]
     for policy, good, asked in (("read", 200, reads), ("write", 202, orders)):
-        answers = await asyncio.gather(*asked)
+        answers, most = await answered(asked, 3)
         refused = [answer for answer in answers if answer.status_code != good]
-        assert 3 <= len(answers) - len(refused) <= 6
+        assert refused
+        assert 3 <= len(answers) - len(refused) <= most
         for answer in refused:
             problem(answer, 429, "rate-limited")
             assert answer.headers["retry-after"] == "1"
             assert answer.headers.get_list("ratelimit") == [f'"{policy}";r=0;t=1']
             assert answer.headers.get_list("ratelimit-policy") == [f'"{policy}";q=3;w=1']
-        assert len(await gateway.database.fetch("SELECT 1 FROM orders")) <= 7
+        stored = await gateway.database.fetchval("SELECT count(*) FROM orders")
+        assert stored == 1 + (len(answers) - len(refused) if policy == "write" else 0)
     assert (await gateway.client.get(f"/v1/orders/{order['id']}")).status_code == 200
 
 
@@ -61,16 +79,23 @@ async def test_limits_hold_without_redis(database_url: str):
     """In each process by itself."""
     async with serving(database_url, NOBODY) as gateway:
         headers = await limited(gateway, 2)
-        answers = await asyncio.gather(
-            *(gateway.post("/v1/orders", gateway.order(), headers=headers) for _ in range(10))
-        )
+        asked = [gateway.post("/v1/orders", gateway.order(), headers=headers) for _ in range(40)]
+        answers, most = await answered(asked, 2)
         codes = [answer.status_code for answer in answers]
         assert set(codes) == {202, 429}
-        assert 2 <= codes.count(202) <= 5
+        assert 2 <= codes.count(202) <= most
 
 
-async def test_what_the_gate_knows_to_be_sold_out_is_refused(gateway: Gateway):
+async def test_what_the_gate_knows_to_be_sold_out_is_refused(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+):
     """As many are accepted as there are; stock that comes is sold at once."""
+    # Orders that are not committed when PostgreSQL is asked about a refusal would be counted as pieces.
+    monkeypatch.setattr(gate, "LOOK_AFTER_S", 3_600.0)
+    monkeypatch.setattr(gate, "CHANGED_WITHIN_S", 30.0)
+    async with asyncio.timeout(30):
+        while not await gateway.services.gate._client.execute("HEXISTS", COUNTS, ":generation"):
+            await asyncio.sleep(0.01)
     path = "/v1/inventory/tea-earl-grey"
     stock = (await gateway.client.get(path)).json()
     for shelf in stock["warehouses"]:
@@ -85,16 +110,14 @@ async def test_what_the_gate_knows_to_be_sold_out_is_refused(gateway: Gateway):
         if answer.status_code == 409:
             problem(answer, 409, "sold-out", "/lines/0/sku")
     await gateway.post(f"{path}/adjustments", {**new, "delta": 1})
-    async with asyncio.timeout(1):
-        while (await gateway.post("/v1/orders", wanted)).status_code != 202:
-            await asyncio.sleep(0.01)
+    assert (await gateway.post("/v1/orders", wanted)).status_code == 202
 
 
 async def test_a_refusal_before_any_question_counts_too(gateway: Gateway):
     """An expected total in another currency is wrong without Redis and PostgreSQL."""
     headers = await limited(gateway, 2)
     wrong = gateway.order(expected_total={"amount": 1, "currency": "EUR"})
-    answers = [await gateway.post("/v1/orders", wrong, headers=headers) for _ in range(8)]
+    answers = await asyncio.gather(*(gateway.post("/v1/orders", wrong, headers=headers) for _ in range(40)))
     assert {answer.status_code for answer in answers} == {422, 429}
     assert all("ratelimit" in answer.headers for answer in answers)
 
@@ -104,12 +127,12 @@ async def test_reads_beyond_the_limit_read_nothing(gateway: Gateway):
     headers = await limited(gateway, 1)
     paths = [f"/v1/orders/ord_{number:026d}" for number in range(60)]
     loads = gateway.services.cached._cache.statistics
-    answers = [await gateway.client.get(paths[0], headers=headers)]
+    assert (await gateway.client.get(paths[0], headers=headers)).status_code == 404
     before = loads.loads
-    answers += [await gateway.client.get(path, headers=headers) for path in paths]
+    answers, most = await answered([gateway.client.get(path, headers=headers) for path in paths], 1)
     codes = [answer.status_code for answer in answers]
-    assert codes[0] == 404
-    assert codes.count(429) >= 55
+    assert set(codes) <= {404, 429}
+    assert codes.count(404) <= most < len(codes)
     assert loads.loads - before <= codes.count(404)
 
 
