@@ -46,6 +46,8 @@ class Collector:
         self.spans: list[Span] = []
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
+        self.peers: set[tuple[str, int]] = set()
+        """From where it was asked: one for each connection."""
         self.others: list[str] = []
         """The paths of what else was posted here."""
         self._closing = threading.Event()
@@ -86,6 +88,7 @@ class Collector:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                collector.peers.add(self.client_address)
                 if self.path != "/v1/traces":
                     collector.others.append(self.path)
                 elif collector.status is None:

@@ -19,9 +19,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-import requests
 import structlog
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -29,11 +27,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from app.observability.logging import logger
+from app.observability.otlp import Encoder, Exporter
 from app.observability.tracing import Attribute, Attributes, Kind, Target, Value
 
 QUEUE_MAX: Final = 4_096
 """Spans that wait to be sent: some megabytes at most."""
-BATCH_MAX: Final = 128
+BATCH_MAX: Final = 256
 """Spans that are sent together. They are encoded under the interpreter's lock, while the loop waits."""
 DELAY_MS: Final = 1_000
 REQUEST_TIMEOUT_S: Final = 5.0
@@ -169,23 +168,6 @@ class OpenSpan:
 _here: Final[contextvars.ContextVar[OpenSpan | None]] = contextvars.ContextVar("_here", default=None)
 
 
-class _Deaf(requests.Session):
-    """Reads of an answer no more than its status: a body may be endless, and so may be its way here.
-
-    A redirect is a refusal: the headers may hold a secret, and it is not meant for anybody else.
-    """
-
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401
-        """Send, and hang up."""
-        answer = super().send(request, **{**kwargs, "stream": True})
-        answer._content = b""  # noqa: SLF001 - else whoever looks at it reads it
-        answer.close()
-        return answer
-
-    def get_redirect_target(self, _: requests.Response) -> None:
-        """There is none. To look for it would read the body, too."""
-
-
 class Traces:
     """Makes spans and has them sent."""
 
@@ -193,19 +175,18 @@ class Traces:
         """Send to `target`."""
         # What the library says of each failed request, we say once: see `_Told`.
         standard_logging.getLogger("opentelemetry").setLevel(standard_logging.CRITICAL)
-        self._resource = Resource(
-            {
-                "service.name": f"holdfast-{target.mode}",
-                "service.namespace": "holdfast",
-                "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
-                "deployment.environment.name": target.environment,
-            }
-        )
-        exporter = OTLPSpanExporter(
-            endpoint=target.endpoint + PATH,
-            headers=target.headers,
-            timeout=REQUEST_TIMEOUT_S,
-            session=_Deaf(),
+        process: dict[str, Value] = {
+            "service.name": f"holdfast-{target.mode}",
+            "service.namespace": "holdfast",
+            "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+            "deployment.environment.name": target.environment,
+        }
+        self._resource = Resource(process)
+        exporter = Exporter(
+            target.endpoint + PATH,
+            target.headers,
+            Encoder(process, _SCOPE.name),
+            timeout_s=REQUEST_TIMEOUT_S,
         )
         self._queue = _Queue(_Told(exporter, target.endpoint))
         self._kept_below = round(target.ratio * _RATIO_OF)
