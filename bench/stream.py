@@ -62,9 +62,14 @@ async def nothing(events: Sequence[Envelope], effects: Effects) -> None:
 
 async def row_for_each(events: Sequence[Envelope], effects: Effects) -> None:
     """A row for each event; the marks see to it that there is one."""
-    times = {event.time: datetime.fromisoformat(event.time) for event in events}
-    rows = [(event.id, event.subject, event.sequence, event.type, times[event.time]) for event in events]
-    await effects.connection.execute(INSERT, *zip(*rows, strict=True))
+    await effects.connection.execute(
+        INSERT,
+        [event.id for event in events],
+        [event.subject for event in events],
+        [event.sequence for event in events],
+        [event.type for event in events],
+        [datetime.fromisoformat(event.time) for event in events],
+    )
 
 
 HANDLERS: Mapping[str, Handler] = {EMPTY: nothing, ROWS: row_for_each}

@@ -53,10 +53,11 @@ class Delivery(msgspec.Struct):
     def add(self, event: Envelope, entry: Entry) -> None:
         """Take one more event in."""
         sequence = event.sequence
-        if sequence > self.last:  # noqa: PLR1730 - for every event, and quicker so
+        if sequence == self.last + 1 and self.first:  # nearly always
             self.last = sequence
-        if not self.first or sequence < self.first:
-            self.first = sequence
+        else:
+            self.first = min(self.first or sequence, sequence)
+            self.last = max(self.last, sequence)
         self.known[sequence] = event
         self.entries.append(entry)
 

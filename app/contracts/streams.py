@@ -21,8 +21,11 @@ FIELD: Final = b"e"
 """The one field of a stream entry: the envelope as JSON."""
 
 
-class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One event as it is published. `id` is `<subject>:<sequence>`; `time` is RFC 3339 UTC."""
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One event as it is published. `id` is `<subject>:<sequence>`; `time` is RFC 3339 UTC.
+
+    It holds texts only, so the garbage collector need not look at it: a consumer has thousands of them.
+    """
 
     id: str
     type: str
