@@ -49,8 +49,6 @@ from app.infra.postgres.pool import Database, Examine
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.postgres.room import refuse_small_server
 from app.infra.postgres.seals import PostgresSeals
-from app.infra.postgres.webhook_deliveries import WebhookDeliveries
-from app.infra.postgres.webhook_endpoints import WebhookEndpoints
 from app.infra.redis.clients import RedisClients, open_redis
 from app.infra.redis.documents import Documents
 from app.infra.redis.hints import Hints
@@ -114,8 +112,8 @@ async def _run(settings: Settings) -> int:
         sender = mail_sender(PostgresMails(database), settings.smtp_url, settings.mail_from)
         documents = write_documents(Documents(redis, settings.environment))
         hints = Hints(redis)
-        jobs = partial(hints.publish, streams.hint_workflow_outbox(settings.environment))
-        known = _traced(groups(documents, sender.wake if sender else None, hint_deliveries(jobs)))
+        turn = partial(hints.publish, streams.hint_webhooks(settings.environment))
+        known = _traced(groups(documents, sender.wake if sender else None, hint_deliveries(turn)))
         names = [group.name for group in known]
         beating = await pool("consumer-leases", 1)  # waits behind nothing
         leased = [*names, lease_group(shards)]
@@ -136,9 +134,7 @@ async def _run(settings: Settings) -> int:
             "relay": relay.run,
             "streams": partial(upkeep.keep_streams, keeper, {part.name: part.streams for part in reading}),
             "letters": partial(upkeep.count_dead_letters, letters, names),
-            "webhooks": partial(
-                keep_webhooks, WebhookEndpoints(database), WebhookDeliveries(database, source)
-            ),
+            "webhooks": partial(keep_webhooks, database, source),
         }
         for group in (*reading, sender):
             lasting |= group.lasting if group else {}

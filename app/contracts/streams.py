@@ -89,6 +89,11 @@ def hint_event_outbox(environment: str) -> str:
     return f"hf:{environment}:hints:event-outbox"
 
 
+def hint_webhooks(environment: str) -> str:
+    """Channel: somebody wrote deliveries of webhooks."""
+    return f"hf:{environment}:hints:webhooks"
+
+
 def live(environment: str) -> str:
     """Channel: every event that was published, as its envelope."""
     return f"hf:{environment}:live"

@@ -160,7 +160,8 @@ class WebhookDelivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a delivery's workflow is started with.
 
     `waits_s` are the seconds between attempts where they are not the usual ones; `failures` and `began` (Unix
-    seconds) are what the workflow had come to when it continued as new.
+    seconds) are what came before: in the workflow that continued as new, or (`is_begun_here`) before the
+    delivery waited in PostgreSQL; then its first attempt is made on the spot.
     """
 
     delivery_id: str
@@ -168,6 +169,7 @@ class WebhookDelivery(msgspec.Struct, frozen=True, omit_defaults=True):
     waits_s: tuple[float, ...] | None = None
     failures: int = 0
     began: float | None = None
+    is_begun_here: bool = False
 
 
 class WebhookAttempt(msgspec.Struct, frozen=True):
@@ -183,7 +185,10 @@ class WebhookAttempt(msgspec.Struct, frozen=True):
 
 
 class WebhookOutcome(msgspec.Struct, frozen=True):
-    """What became of it: the delivery's state (or `superseded` by a later round), when it is due again."""
+    """What became of it: the delivery's state, when it is due again.
+
+    Or `superseded` by a later round, or `waiting` for its turn in PostgreSQL: then another workflow begins.
+    """
 
     state: str
     was_sent: bool

@@ -79,19 +79,20 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of an attempt: where the delivery stands, and when it is due again (seconds from now).
 
     `state` is None where a later round has the delivery: somebody had it sent again. `was_sent` is False
-    where there was no attempt.
+    where there was no attempt. One that `waits` is carried by the record: a later round begins in its turn.
     """
 
     state: DeliveryState | None
     was_sent: bool
     again_in_s: float = 0.0
+    waits: bool = False
 
 
 class Deliveries(Protocol):
     """The deliveries of record. All methods may raise `Unavailable`."""
 
     async def begin(self, delivery_id: str, round_: int, *, may_wait: bool) -> Post | Outcome:
-        """What to send now; or what became of the delivery, or how long its endpoint is left alone.
+        """What to send now; or what became of the delivery, which waits where its endpoint is left alone.
 
         Who may not wait any more has failed instead.
         """

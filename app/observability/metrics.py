@@ -85,6 +85,13 @@ WEBHOOK_ATTEMPTS: Final = Counter(
 WEBHOOK_LEFT_ALONE: Final = Measured(
     "holdfast_webhook_endpoints_left_alone", "Endpoints that failed again and again"
 )
+WEBHOOKS_WAITING: Final = Measured(
+    "holdfast_webhook_deliveries_waiting", "Webhooks that wait in PostgreSQL for their turn"
+)
+WEBHOOKS_LATE: Final = Measured(
+    "holdfast_webhook_oldest_due_seconds",
+    "For how long the first webhook is due whose endpoint is not left alone",
+)
 OPERATOR_ALERTS: Final = Counter(
     "holdfast_operator_alerts_total", "Steps that failed for good", ("step",), registry=None
 )
@@ -139,6 +146,8 @@ _SERVED: Final = {
         SHARDS_HELD,
         STREAM_LAG,
         STREAM_OLDEST,
+        WEBHOOKS_LATE,
+        WEBHOOKS_WAITING,
         WEBHOOK_LEFT_ALONE,
     ),
 }

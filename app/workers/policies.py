@@ -80,6 +80,7 @@ WEBHOOK_JITTER: Final = 0.1
 WEBHOOK_GRACE: Final = 1.1
 WEBHOOK_GRACE_S: Final = 3600.0
 """How much longer than all its waits a delivery may be under way, because its endpoint is left alone."""
+WEBHOOK_ENDS_S: Final = sum(WEBHOOK_WAITS_S) * WEBHOOK_GRACE + WEBHOOK_GRACE_S
 WEBHOOK_TIMEOUT: Final = timedelta(seconds=45)
 
 REPLAY_STEPS_MAX: Final = 300

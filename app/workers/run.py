@@ -35,6 +35,7 @@ from app.infra.postgres.orders import PostgresOrders
 from app.infra.postgres.pool import Database
 from app.infra.postgres.room import refuse_small_server
 from app.infra.postgres.webhook_deliveries import WebhookDeliveries
+from app.infra.postgres.webhook_waiting import WaitingDeliveries
 from app.infra.postgres.workflow_jobs import WorkflowJobs
 from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.redis.clients import open_redis
@@ -62,6 +63,7 @@ from app.workers.outcomes import Outcomes
 from app.workers.patience import patiently
 from app.workers.starter import Starter
 from app.workers.teller import Teller
+from app.workers.webhook_starter import WebhookStarter
 from app.workers.workflows.order import OrderWorkflow
 from app.workers.workflows.replay import ReplayWorkflow
 from app.workers.workflows.webhook import WebhookDeliveryWorkflow
@@ -139,7 +141,8 @@ async def _run(settings: Settings) -> int:
         stack.push_async_callback(carrier.aclose)
         sender = HttpSender(private_allowed=settings.environment == "dev")
         stack.callback(sender.close)
-        sent = WebhookDeliveries(database, streams.source(settings.environment))
+        turn = hints.listen(streams.hint_webhooks(settings.environment))
+        sent = WebhookDeliveries(database, streams.source(settings.environment), others_wait=turn.wake)
         webhooks = WebhookActivities(sent, sender)
         replays = ReplayActivities(Engine(database, handlers(Documents(redis, settings.environment))))
         steps = _activities(orders, payments, carrier, webhooks, replays)
@@ -151,6 +154,9 @@ async def _run(settings: Settings) -> int:
             teller = Teller(WorkflowJobs(database, t.JOBS), client, hints.listen(channel))
             tasks = (starter.run(), starter.look_after(), teller.run())
             starting += [asyncio.create_task(task) for task in tasks]
+        if t.QUEUE_NOTIFICATIONS in settings.worker_queues:
+            sending = WebhookStarter(WaitingDeliveries(database), client, turn)
+            starting += [asyncio.create_task(task) for task in (sending.run(), sending.give_up())]
         return markers.exit_code(await _until_stopped(stop, workers, starting))
 
 

@@ -5,8 +5,9 @@ is deleted, Temporal is told twice; whoever gives `Telling` its calls sees to it
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from temporalio.service import RPCError
 
@@ -25,7 +26,7 @@ class Row(Protocol):
     """Something to be told."""
 
     @property
-    def id(self) -> int:
+    def id(self) -> Any:  # noqa: ANN401 - whatever its table knows it by
         """The row's."""
         ...
 
@@ -41,11 +42,11 @@ class Outbox(Protocol[C_co]):
         """The oldest rows that nobody works on; ours for `lease_s` seconds."""
         ...
 
-    async def done(self, ids: list[int]) -> None:
+    async def done(self, ids: list[Any]) -> None:
         """Temporal has answered these."""
         ...
 
-    async def give_back(self, ids: list[int], pause_s: float) -> None:
+    async def give_back(self, ids: list[Any], pause_s: float) -> None:
         """These did not get through; not before `pause_s` seconds again."""
         ...
 
@@ -62,21 +63,32 @@ class Telling(Generic[C]):
     """Runs until it is cancelled; two of them at once share the work."""
 
     def __init__(
-        self, what: str, outbox: Outbox[C], call: Callable[[C], Awaitable[None]], hint: Hint
+        self,
+        what: str,
+        outbox: Outbox[C],
+        call: Callable[[C], Awaitable[None]],
+        hint: Hint,
+        *,
+        batch_max: int = BATCH_MAX,
+        rests: bool = False,
     ) -> None:
         """Claim rows of `outbox`, tell each by `call`, look at once when `hint` says so.
 
-        `what` stands in the log. `call` raises RPCError when it did not get through.
+        `what` stands in the log. `call` raises RPCError when it did not get through. Whoever `rests` does
+        nothing for as long as the last batch took: that is for others whom Temporal hears, too.
         """
         self._what = what
         self._outbox = outbox
         self._call = call
         self._hint = hint
+        self._batch_max = batch_max
+        self._rests = rests
         self._is_away = False
 
     async def run(self) -> None:
         """Tell Temporal everything, for ever."""
         while True:
+            began = time.monotonic()
             try:
                 told = await self.tell()
                 self._note_away(away=False)
@@ -84,12 +96,14 @@ class Telling(Generic[C]):
                 self._note_away(away=True, error=str(error))
                 await self._hint.wait(POLL_S)
                 continue
-            if told < BATCH_MAX:
+            if told and self._rests:
+                await asyncio.sleep(time.monotonic() - began)
+            if told < self._batch_max:
                 await self._hint.wait(POLL_S)
 
     async def tell(self) -> int:
         """Claim one batch and tell Temporal; how many calls it was. Raises RPCError when none got through."""
-        calls = await self._outbox.claim(BATCH_MAX, LEASE_S)
+        calls = await self._outbox.claim(self._batch_max, LEASE_S)
         if not calls:
             return 0
         outcomes = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)

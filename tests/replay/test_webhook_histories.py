@@ -17,7 +17,14 @@ from app.workers.workflows.webhook import WebhookDeliveryWorkflow
 from tests.workflows.world import SANDBOX
 
 HISTORIES = Path(__file__).parent / "histories" / "webhooks"
-NAMES = ("delivered", "delivered_after_failures", "given_up", "left_alone_for_a_while", "superseded")
+NAMES = (
+    "delivered",
+    "delivered_after_failures",
+    "given_up",
+    "left_alone_for_a_while",
+    "superseded",
+    "waited_for_its_turn",
+)
 PAYLOAD = re.compile(r'"data": "([A-Za-z0-9+/=]+)"')
 
 

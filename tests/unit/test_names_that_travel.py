@@ -25,6 +25,7 @@ def test_every_key_belongs_to_one_environment(environment, other, shard):
             streams.order_document(name, ID),
             streams.hint_workflow_outbox(name),
             streams.hint_event_outbox(name),
+            streams.hint_webhooks(name),
             streams.live(name),
             streams.environment_marker(name),
             admission.limit(name, "caller", "read"),
@@ -32,7 +33,7 @@ def test_every_key_belongs_to_one_environment(environment, other, shard):
             admission.gate(name, "counts"),
         }
 
-    assert len(keys(environment)) == 10
+    assert len(keys(environment)) == 11
     assert all(key.startswith(streams.prefix(environment)) for key in keys(environment))
     assert environment == other or not any(key.startswith(streams.prefix(other)) for key in keys(environment))
     assert environment == other or not keys(environment) & keys(other)

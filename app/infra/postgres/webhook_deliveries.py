@@ -1,10 +1,11 @@
 """`WebhookDeliveries`: one event to one endpoint, from being written to its end; the port `Deliveries`.
 
-A delivery's id is made of endpoint and event, so an event that is handled twice makes one; it is written with
-the job that starts its workflow, in the transaction of the group's mark. An endpoint that fails
+A delivery's id is made of endpoint and event, so an event that is handled twice makes one; it is written in
+the transaction of the group's mark, and waits for its turn (`WaitingDeliveries`). One that somebody has sent
+by hand does not stand in line: it comes with the job that starts its workflow. An endpoint that fails
 `BREAKER_FAILURES` times in a row is left alone for a while, longer each time; then one delivery at a time
-tries it. Deliveries that wait for it each have a place in a line, `LINE_GAP_S` apart, so that they do not
-come all at once. If the process dies between sending and `end`, it is sent again under the same id.
+tries it, and all others go back to wait. If the process dies between sending and `end`, it is sent again
+under the same id.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ from app.infra.postgres.event_outbox import envelope
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.statements import statements
 from app.infra.postgres.webhook_endpoints import answered_once
+from app.infra.postgres.webhook_waiting import DELETED, SWITCHED_OFF, TOO_LATE
 from app.infra.postgres.workflow_jobs import WorkflowJob
 from app.observability.logging import logger
 
@@ -39,6 +41,9 @@ PROBE_S: Final = 20.0
 """How long the one that tries it again may take; then another one may."""
 LINE_GAP_S: Final = 0.02
 NEXT_LOOK_S: Final = 1.0
+"""How far apart they look again for whom a worker had too much on its way."""
+ASLEEP_S: Final = 30.0
+"""Whoever is to be tried again later than this waits in the record, not with its workflow."""
 LOG_DAYS: Final = 30
 LOST_S: Final = 3600.0
 """So long after its time a delivery is taken to be carried by nobody: Temporal has lost it."""
@@ -73,11 +78,12 @@ Encode: TypeAlias = Callable[[Delivery], bytes]
 
 
 async def add(connection: Connection, events: Sequence[Envelope]) -> int:
-    """In the caller's transaction: a delivery of each event to whoever wants it; how many are new."""
+    """In the caller's transaction: a delivery of each event to whoever wants it; how many are new.
+
+    They wait for their turn.
+    """
     rows = [(e.subject, e.sequence, e.type, datetime.fromisoformat(e.time)) for e in events]
-    made = await connection.fetch(SQL["add"], *zip(*rows, strict=True))
-    await workflow_jobs.add(connection, [_job(row["id"], 1) for row in made])
-    return len(made)
+    return len(await connection.fetch(SQL["add"], *zip(*rows, strict=True)))
 
 
 def _job(delivery_id: str, round_: int) -> WorkflowJob:
@@ -95,11 +101,16 @@ class WebhookDeliveries:
         *,
         breaker_failures: int = BREAKER_FAILURES,
         breaker_first_s: float = BREAKER_FIRST_S,
+        others_wait: Callable[[], None] = lambda: None,
     ) -> None:
-        """Work on this database; events name `source` as theirs."""
+        """Work on this database; events name `source` as theirs.
+
+        `others_wait` is told when a delivery has ended for whose endpoint others wait. It must not raise.
+        """
         self._database = database
         self._source = source
         self._breaker = (breaker_failures, breaker_first_s, BREAKER_LONGEST_S)
+        self._others_wait = others_wait
 
     async def begin(self, delivery_id: str, round_: int, *, may_wait: bool) -> Post | Outcome:
         """What to send now, or why not."""
@@ -116,8 +127,9 @@ class WebhookDeliveries:
                 and not await self._may_probe(connection, row)
             ):
                 if may_wait:
-                    return await _wait(connection, delivery_id, row["endpoint_id"], row["open_until"])
-                hopeless = row["last_error"] or "the endpoint was left alone until it was too late"
+                    await connection.execute(SQL["hand_back"], delivery_id, round_)
+                    return Outcome(DeliveryState.PENDING, was_sent=False, waits=True)
+                hopeless = row["last_error"] or TOO_LATE
             if hopeless is not None:
                 await connection.execute(SQL["give_up"], delivery_id, round_, hopeless)
                 return Outcome(DeliveryState.FAILED, was_sent=False)
@@ -134,8 +146,11 @@ class WebhookDeliveries:
 
     async def wait(self, post: Post) -> Outcome:
         """Take a place in the endpoint's line."""
-        async with self._database.connection() as connection:
-            return await _wait(connection, post.delivery_id, post.endpoint_id, None)
+        rows = await self._database.fetch(
+            SQL["wait"], post.delivery_id, post.endpoint_id, NEXT_LOOK_S, LINE_GAP_S
+        )
+        again_in_s = rows[0]["again_in_s"] if rows else 0.0
+        return Outcome(DeliveryState.PENDING, was_sent=False, again_in_s=again_in_s)
 
     async def end(self, post: Post, round_: int, receipt: Receipt, again_in_s: float | None) -> Outcome:
         """Put an attempt on record."""
@@ -146,6 +161,8 @@ class WebhookDeliveries:
             )
             if rows[0]["was_ill"]:
                 log.info("webhook_endpoint_is_back", **ids)
+            if rows[0]["others_wait"]:
+                self._others_wait()
             return Outcome(DeliveryState.DELIVERED, was_sent=True)
         is_again = again_in_s is not None and not receipt.is_gone
         due_s = max(again_in_s or 0.0, receipt.retry_after_s)
@@ -153,7 +170,7 @@ class WebhookDeliveries:
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 SQL["failed"], post.delivery_id, post.endpoint_id, round_, receipt.status, error, is_again,
-                due_s, *self._breaker,
+                due_s, *self._breaker, ASLEEP_S,
             )  # fmt: skip
             assert row is not None
             gone = receipt.is_gone and await connection.fetchval(
@@ -163,8 +180,10 @@ class WebhookDeliveries:
             log.warning("webhook_endpoint_is_gone", **ids)
         elif row["is_open"] and row["failures"] == self._breaker[0]:
             log.warning("webhook_endpoint_is_left_alone", error=error, failures=row["failures"], **ids)
+        if row["others_wait"]:
+            self._others_wait()
         if is_again:
-            return Outcome(DeliveryState.PENDING, was_sent=True, again_in_s=due_s)
+            return Outcome(DeliveryState.PENDING, was_sent=True, again_in_s=due_s, waits=row["waits"])
         return Outcome(DeliveryState.FAILED, was_sent=True)
 
     async def page(
@@ -204,26 +223,13 @@ class WebhookDeliveries:
         return await answered_once(self._database, request, make)
 
     async def revive(self) -> int:
-        """Have those told anew that nobody carries any more: Temporal lost them; how many."""
-        async with self._database.transaction() as connection:
-            rows = await connection.fetch(SQL["revive"], LOST_S, REVIVED_MAX)
-            await workflow_jobs.add(connection, [_job(row["id"], row["round"]) for row in rows])
-            return len(rows)
+        """Have those wait again that nobody carries any more: Temporal lost them; how many."""
+        return len(await self._database.fetch(SQL["revive"], LOST_S, REVIVED_MAX))
 
     async def forget(self, rows_max: int) -> int:
         """Delete what ended `LOG_DAYS` ago, at most so many; how many went."""
         tag = await self._database.execute(SQL["forget"], LOG_DAYS, rows_max)
         return int(tag.rpartition(" ")[2])
-
-
-async def _wait(
-    connection: Connection, delivery_id: str, endpoint_id: str, not_before: datetime | None
-) -> Outcome:
-    """The next place in the line of an endpoint."""
-    due_s = await connection.fetchval(
-        SQL["wait"], delivery_id, endpoint_id, not_before, NEXT_LOOK_S, LINE_GAP_S
-    )
-    return Outcome(DeliveryState.PENDING, was_sent=False, again_in_s=due_s or 0.0)
 
 
 async def _check_enabled(connection: Connection, endpoint_id: str) -> None:
@@ -238,9 +244,9 @@ async def _check_enabled(connection: Connection, endpoint_id: str) -> None:
 def _why_hopeless(row: asyncpg.Record) -> str | None:
     """Why there is nothing to be sent at all, if so."""
     if row["is_deleted"]:
-        return "the endpoint was deleted"
+        return DELETED
     if not row["is_enabled"]:
-        return "the endpoint is disabled"
+        return SWITCHED_OFF
     if row["data"] is None and row["wanted"] != TEST_TYPE:
         return "the event is in the archive"
     return None

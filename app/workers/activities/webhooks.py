@@ -82,5 +82,5 @@ def _note(outcome: str, attempt: t.WebhookAttempt, **said: object) -> None:
 
 
 def _told(outcome: Outcome) -> t.WebhookOutcome:
-    state = "superseded" if outcome.state is None else outcome.state
+    state = "superseded" if outcome.state is None else "waiting" if outcome.waits else outcome.state
     return t.WebhookOutcome(state, outcome.was_sent, outcome.again_in_s)

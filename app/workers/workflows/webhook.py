@@ -3,8 +3,8 @@
 Each attempt is an activity that also puts on record what came of it; here is decided when the next one is.
 The first one is made by whichever worker begins the workflow (a local activity): nearly all receivers take
 what they are sent at once, and their deliveries cost Temporal less than half so.
-An endpoint that fails again and again is left alone for a while, which costs its deliveries no attempt. The
-whole state is in PostgreSQL: a workflow that is lost is begun anew from there.
+A delivery that is to be tried much later, or whose endpoint is left alone, waits in PostgreSQL, and this
+workflow ends: another one is begun in its turn. The whole state is there: a lost workflow is begun anew, too.
 """
 
 from temporalio import workflow
@@ -24,11 +24,11 @@ class WebhookDeliveryWorkflow:
 
     @workflow.run
     async def run(self, delivery: t.WebhookDelivery) -> str:
-        """Send until the receiver has it or the waits are used up; the delivery's state then."""
+        """Send until the receiver has it or the waits are used up, or it waits; the delivery's state then."""
         waits = policies.WEBHOOK_WAITS_S if delivery.waits_s is None else delivery.waits_s
         began = workflow.time() if delivery.began is None else delivery.began
         ends = began + sum(waits) * policies.WEBHOOK_GRACE + policies.WEBHOOK_GRACE_S
-        failures, is_first = delivery.failures, delivery.began is None
+        failures, is_first = delivery.failures, delivery.began is None or delivery.is_begun_here
         while True:
             wait_s = _jittered(waits[failures]) if failures < len(waits) else None
             attempt = t.WebhookAttempt(delivery.delivery_id, delivery.round, wait_s, workflow.time() < ends)
@@ -39,7 +39,9 @@ class WebhookDeliveryWorkflow:
             failures += outcome.was_sent
             await workflow.sleep(outcome.again_in_s)
             if workflow.info().is_continue_as_new_suggested():
-                workflow.continue_as_new(replace(delivery, failures=failures, began=began))
+                workflow.continue_as_new(
+                    replace(delivery, failures=failures, began=began, is_begun_here=False)
+                )
 
     async def _first(self, attempt: t.WebhookAttempt) -> t.WebhookOutcome | None:
         """The attempt, made on the spot; None where nothing of it is on record."""

@@ -14,6 +14,7 @@ from app.infra.postgres import webhook_deliveries
 from app.infra.postgres.answers import Request
 from app.infra.postgres.pool import Database
 from app.infra.postgres.webhook_endpoints import Wanted
+from app.infra.postgres.webhook_waiting import OF_ONE_MAX
 from tests.integration.webhooks.world import BREAKER_FAILURES, World
 
 URL = "https://hooks.example.com/"
@@ -42,7 +43,7 @@ async def jobs(database: Database) -> list[str]:
 
 
 async def test_each_event_is_written_for_each_endpoint_that_wants_it(world: World, database: Database):
-    """By type, and by customer; each with the job that starts its workflow."""
+    """By type, and by customer; each waits for its turn, and nobody else is told of it."""
     order = await world.orders.reject(await world.orders.accept())
     everything, _ = await world.endpoint(URL)
     prices, _ = await world.endpoint(URL, "price.changed.v1")
@@ -65,7 +66,8 @@ async def test_each_event_is_written_for_each_endpoint_that_wants_it(world: Worl
         (hers, "order.rejected.v1"),
         (accepted_only, "order.accepted.v1"),
     }
-    assert sorted(await jobs(database)) == sorted(f"webhook/{row['id']}" for row in await world.rows())
+    assert all(row["waits"] for row in await world.rows())
+    assert await jobs(database) == []
 
 
 async def test_an_event_that_comes_again_is_written_once(world: World, database: Database):
@@ -76,7 +78,7 @@ async def test_an_event_that_comes_again_is_written_once(world: World, database:
     async with database.transaction() as connection:
         assert await webhook_deliveries.add(connection, events) == 0
     assert await world.rows() == before
-    assert len(await jobs(database)) == len(before) == 1
+    assert len(before) == 1
     await database.execute("DELETE FROM webhook_deliveries")
     async with database.transaction() as connection:
         assert await webhook_deliveries.add(connection, events) == 1
@@ -163,18 +165,19 @@ async def test_what_cannot_be_sent_any_more_has_failed(world: World, statement: 
 async def test_an_outcome_is_put_on_record(world: World):
     """Each attempt with its status, its error and when the next one is."""
     (one,) = await pending(world)
-    outcome = await world.attempt(one, 500, 60.0)
-    assert outcome == Outcome(DeliveryState.PENDING, was_sent=True, again_in_s=60.0)
+    assert await world.begin() == [one]
+    outcome = await world.attempt(one, 500, 6.0)
+    assert outcome == Outcome(DeliveryState.PENDING, was_sent=True, again_in_s=6.0)
     row = await world.one(one)
     assert (row["state"], row["attempts"], row["last_status"]) == ("pending", 1, 500)
-    assert row["last_error"] == "answered 500"
-    assert 50 < (row["next_at"] - row["last_at"]).total_seconds() < 70
+    assert (row["last_error"], row["waits"]) == ("answered 500", False)
+    assert 5 < (row["next_at"] - row["last_at"]).total_seconds() < 8
     assert (await world.attempt(one, 200)).state is DeliveryState.DELIVERED
     row = await world.one(one)
     assert (row["state"], row["attempts"], row["last_status"]) == ("delivered", 2, 200)
     assert (row["last_error"], row["next_at"]) == (None, None)
     assert row["delivered_at"] is not None
-    again = await world.deliveries.begin(one, 1, may_wait=True)
+    again = await world.deliveries.begin(one, row["round"], may_wait=True)
     assert again == Outcome(DeliveryState.DELIVERED, was_sent=False), "a repeated step sends nothing"
 
 
@@ -198,52 +201,37 @@ async def test_410_disables_the_endpoint(world: World):
 
 
 async def test_an_endpoint_that_fails_again_and_again_is_left_alone(world: World):
-    """Its deliveries wait in a line; then one at a time tries it; once it is well all may."""
-    ids = await pending(world, BREAKER_FAILURES + 4)
+    """Its deliveries wait; then one at a time tries it; once it is well all may."""
+    ids = await pending(world, OF_ONE_MAX + 1)
+    assert await world.begin() == ids[:OF_ONE_MAX]
     for one in ids[:BREAKER_FAILURES]:
         assert (await world.attempt(one, 500)).was_sent
     assert (await world.breaker())["is_open"]
     assert await world.endpoints.left_alone() == 1
-    waiting = [await world.deliveries.begin(one, 1, may_wait=True) for one in ids[BREAKER_FAILURES:]]
-    places = [outcome.again_in_s for outcome in waiting if isinstance(outcome, Outcome)]
-    assert len(places) == 4, "nothing is sent"
-    assert places == sorted(places)
-    assert len(set(places)) == 4, "not all at once"
-    assert [row["attempts"] for row in await world.rows()] == [1] * BREAKER_FAILURES + [0] * 4
+    late = [await world.deliveries.begin(one, 1, may_wait=True) for one in ids[BREAKER_FAILURES:OF_ONE_MAX]]
+    back = Outcome(DeliveryState.PENDING, was_sent=False, waits=True)
+    assert late == [back] * (OF_ONE_MAX - BREAKER_FAILURES), "nothing is sent"
+    assert [row["attempts"] for row in await world.rows()] == [1] * BREAKER_FAILURES + [0] * 6
+    assert await world.begin() == [], "Temporal has nothing of it any more"
 
     await world.database.execute("UPDATE webhook_breakers SET open_until = now()")
-    probes = [await world.deliveries.begin(one, 1, may_wait=True) for one in ids[BREAKER_FAILURES:]]
-    assert [isinstance(found, Post) for found in probes] == [True, False, False, False]
-    assert isinstance(probes[0], Post)
-    await world.deliveries.end(probes[0], 1, Receipt(500, "no"), 60.0)
+    assert await world.begin() == ids[BREAKER_FAILURES:][:1], "one tries it, the one that was next"
+    round_ = (await world.one(ids[BREAKER_FAILURES]))["round"]
+    probe = await world.deliveries.begin(ids[BREAKER_FAILURES], round_, may_wait=True)
+    assert isinstance(probe, Post)
+    assert await world.begin() == []
+    assert (await world.deliveries.end(probe, round_, Receipt(500, "no"), 1.0)).waits
     longer = await world.breaker()
     assert longer["is_open"], "it is left alone again"
     assert longer["openings"] == 2, "and longer"
 
     await world.database.execute("UPDATE webhook_breakers SET open_until = now()")
-    assert (await world.attempt(ids[-1], 200)).state is DeliveryState.DELIVERED
+    assert await world.begin() == [ids[BREAKER_FAILURES + 1]]
+    assert (await world.attempt(ids[BREAKER_FAILURES + 1], 200)).state is DeliveryState.DELIVERED
     assert await world.endpoints.left_alone() == 0
-    for one in ids[BREAKER_FAILURES:-1]:
-        assert isinstance(await world.deliveries.begin(one, 1, may_wait=True), Post)
-
-
-async def test_who_has_waited_long_for_an_endpoint_waits_as_long_again(world: World):
-    """Else all who wait would look each time that it is tried; up to a quarter of an hour."""
-    ids = await pending(world, BREAKER_FAILURES + 3)
-    for one in ids[:BREAKER_FAILURES]:
-        await world.attempt(one, 500)
-    places = []
-    for one, minutes in zip(ids[BREAKER_FAILURES:], (0, 5, 600), strict=True):
-        await world.database.execute(
-            "UPDATE webhook_deliveries SET created_at = now() - make_interval(mins => $2) WHERE id = $1",
-            one,
-            minutes,
-        )
-        waiting = await world.deliveries.begin(one, 1, may_wait=True)
-        assert isinstance(waiting, Outcome)
-        places.append(waiting.again_in_s)
-    assert places[0] < 60
-    assert places[1:] == pytest.approx([300, 900], abs=20)
+    assert await world.begin() == ids[BREAKER_FAILURES + 2 :], "those due later wait for that"
+    for one in ids[BREAKER_FAILURES + 2 :]:
+        assert (await world.attempt(one, 200)).state is DeliveryState.DELIVERED
 
 
 async def test_of_many_at_once_one_tries_an_endpoint_that_was_left_alone(world: World):
@@ -301,7 +289,8 @@ async def test_a_delivery_that_is_sent_again_by_hand_leaves_its_former_round_beh
     (endpoint,) = await world.endpoints.page("", None, 10)
     assert (await again(world, endpoint.id, one)).status == 202
     assert (await again(world, endpoint.id, one)).replayed, "the same key: once"
-    assert await jobs(world.database) == [f"webhook/{one}", f"webhook/{one}/2"]
+    assert await jobs(world.database) == [f"webhook/{one}/2"]
+    assert await world.begin() == [], "it does not stand in line"
     assert (await world.deliveries.begin(one, 1, may_wait=True)) == Outcome(None, was_sent=False)
     assert isinstance(await world.deliveries.begin(one, 2, may_wait=True), Post)
     with pytest.raises(LookupError):
@@ -310,16 +299,24 @@ async def test_a_delivery_that_is_sent_again_by_hand_leaves_its_former_round_beh
 
 async def test_deliveries_that_nobody_carries_are_begun_anew(world: World, database: Database):
     """Temporal lost them: their time is long over, and nobody is still to be told of any."""
-    lost, _ = await pending(world, 2)
+    lost, recent, waits = await pending(world, 3)
+    await world.endpoints.change((await world.one(lost))["endpoint_id"], None, Wanted(is_enabled=True))
+    assert await world.begin(2) == [lost, recent]
     assert await world.deliveries.revive() == 0
-    late = "UPDATE webhook_deliveries SET next_at = now() - interval '2 hours' WHERE id = $1"
-    await database.execute(late, lost)
+    late = "UPDATE webhook_deliveries SET next_at = now() - interval '2 hours'"
+    await database.execute(late)
+    assert await world.deliveries.revive() == 0, "it was begun just now, however long it had waited"
+    begun = "UPDATE webhook_deliveries SET claimed_until = now() - interval '2 hours' WHERE id = ANY ($1)"
+    await database.execute(begun, [lost, waits])
+    (endpoint,) = await world.endpoints.page("", None, 10)
+    await again(world, endpoint.id, recent)
     await database.execute("UPDATE workflow_jobs SET created_at = now() - interval '2 hours'")
     assert await world.deliveries.revive() == 0, "Temporal is away"
     await database.execute("DELETE FROM workflow_jobs")
     assert await world.deliveries.revive() == 1
     assert await world.deliveries.revive() == 0
-    assert await jobs(database) == [f"webhook/{lost}/2"]
+    assert ((await world.one(lost))["round"], (await world.one(waits))["round"]) == (2, 1)
+    assert await world.begin() == [lost, waits]
 
 
 async def test_the_worker_is_told_at_once_where_there_is_something_to_send(world: World):

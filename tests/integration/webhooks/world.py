@@ -5,9 +5,9 @@ import itertools
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
-import msgspec
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -22,12 +22,14 @@ from app.infra.postgres.pool import Database
 from app.infra.postgres.projections import PostgresProjections
 from app.infra.postgres.webhook_deliveries import WebhookDeliveries
 from app.infra.postgres.webhook_endpoints import Wanted, WebhookEndpoints
+from app.infra.postgres.webhook_waiting import WaitingDeliveries
 from app.infra.postgres.workflow_jobs import WorkflowJobs
 from app.infra.redis.streams import Entry
 from app.infra.webhooks.sender import HttpSender
 from app.workers.activities.webhooks import WebhookActivities
 from app.workers.heartbeats import Heartbeats
 from app.workers.teller import Teller
+from app.workers.webhook_starter import WebhookStarter
 from app.workers.workflows.webhook import WebhookDeliveryWorkflow
 from tests.integration.consumer.orders import Orders
 from tests.integration.workers.poll import Poll
@@ -54,10 +56,28 @@ class World:
         self.database = database
         self.orders = orders
         self.endpoints = WebhookEndpoints(database)
-        self.deliveries = WebhookDeliveries(
-            database, SOURCE, breaker_failures=BREAKER_FAILURES, breaker_first_s=0.3
-        )
+        self.told = 0
+        """How often it was said that others wait."""
+        self.breaker_failures = BREAKER_FAILURES
+        self.waiting = WaitingDeliveries(database)
+        self.waits_s: tuple[float, ...] | None = None
+        self.room = Poll()
         self.effect = Effect(group("webhooks", WEBHOOKS), PostgresProjections(database, SOURCE))
+
+    @cached_property
+    def deliveries(self) -> WebhookDeliveries:
+        """The record, as a worker works on it."""
+        return WebhookDeliveries(
+            self.database,
+            SOURCE,
+            breaker_failures=self.breaker_failures,
+            breaker_first_s=0.3,
+            others_wait=self._tell,
+        )
+
+    def _tell(self) -> None:
+        self.told += 1
+        self.room.wake()
 
     async def endpoint(
         self, url: str, *types: str, customer: str | None = None, name: str | None = None
@@ -86,6 +106,7 @@ class World:
         for event in events:
             given.setdefault(event.subject, Delivery(event.subject, known={}, entries=[])).add(event, NOWHERE)
         await self.effect.apply(list(given.values()))
+        await self.database.execute("DELETE FROM workflow_outbox")  # no order waits to be started
         return events
 
     async def rows(self) -> list[dict[str, Any]]:
@@ -106,33 +127,36 @@ class World:
         (row,) = await self.database.fetch("SELECT *, open_until > now() AS is_open FROM webhook_breakers")
         return dict(row)
 
-    async def waits(self, waits_s: tuple[float, ...] = QUICK) -> None:
-        """Let what is still to be told wait by another schedule, said in its workflow's argument."""
-        for row in await self.database.fetch("SELECT id, argument FROM workflow_jobs"):
-            given = msgspec.json.decode(row["argument"], type=t.WebhookDelivery)
-            argument = msgspec.json.encode(msgspec.structs.replace(given, waits_s=waits_s)).decode()
-            await self.database.execute(
-                "UPDATE workflow_jobs SET argument = $2 WHERE id = $1", row["id"], argument
-            )
-
     async def attempt(self, delivery_id: str, status: int | None, again_in_s: float | None = 60.0) -> Outcome:
         """One attempt that is answered so, without sending anything."""
-        post = await self.deliveries.begin(delivery_id, 1, may_wait=True)
+        round_ = (await self.one(delivery_id))["round"]
+        post = await self.deliveries.begin(delivery_id, round_, may_wait=True)
         if isinstance(post, Outcome):
             return post
         assert isinstance(post, Post)
         error = None if status is not None and status < 300 else f"answered {status}"
-        return await self.deliveries.end(post, 1, Receipt(status, error), again_in_s)
+        return await self.deliveries.end(post, round_, Receipt(status, error), again_in_s)
+
+    async def begin(self, limit: int = 100) -> list[str]:
+        """Begin whose turn it is, as if Temporal had taken them; their ids, in the order of their turns."""
+        claimed = await self.waiting.claim(limit, 10.0)
+        if claimed:
+            await self.waiting.done([one.id for one in claimed])
+        return [one.delivery_id for one in claimed]
 
     @asynccontextmanager
     async def telling(self, client: Client) -> AsyncIterator[None]:
-        """Start the workflows of the jobs that there are."""
-        teller = asyncio.create_task(Teller(WorkflowJobs(self.database, t.JOBS), client, Poll()).run())
+        """Start the workflows of deliveries whose turn it is, and of the jobs that there are."""
+        starter = WebhookStarter(self.waiting, client, self.room, waits_s=self.waits_s)
+        teller = Teller(WorkflowJobs(self.database, t.JOBS), client, Poll())
+        tasks = [asyncio.create_task(task) for task in (starter.run(), starter.give_up(), teller.run())]
         try:
             yield
         finally:
-            teller.cancel()
-            await asyncio.gather(teller, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not [error for error in ended if isinstance(error, Exception)], ended
 
     @asynccontextmanager
     async def working(self, client: Client, timeout_s: float = 15.0) -> AsyncIterator[WebhookActivities]:

@@ -10,3 +10,6 @@ class Poll:
         """Wait as long as a poll would, shortened."""
         await asyncio.sleep(min(timeout_s, 0.05))
         return False
+
+    def wake(self) -> None:
+        """Nobody is woken."""

@@ -1,4 +1,5 @@
--- add: a delivery of each event to every endpoint that wants it; the ids of those that were not there.
+-- add: a delivery of each event to every endpoint that wants it, to wait for its turn; the ids of those that were not
+-- there.
 -- Where there is no endpoint of the one or the other sort, its half is not even begun.
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[])
@@ -16,10 +17,10 @@ WITH given AS (
         AND w.is_enabled AND g.time >= w.created_at - interval '1 minute'
         AND (w.event_types = '{}' OR g.type = ANY (w.event_types))
 )
-INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at)
+INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at, waits)
 SELECT 'msg_' || encode(substr(sha256(convert_to(
         endpoint_id || '/' || subject || ':' || sequence, 'UTF8')), 1, 16), 'hex'),
-    endpoint_id, subject, sequence, type, time
+    endpoint_id, subject, sequence, type, time, true
 FROM wanted ORDER BY subject, sequence, endpoint_id
 ON CONFLICT (id) DO NOTHING
 RETURNING id;
@@ -40,37 +41,39 @@ UPDATE webhook_breakers SET probe_until = now() + make_interval(secs => $2)
 WHERE endpoint_id = $1 AND open_until <= now() AND (probe_until IS NULL OR probe_until < now())
 RETURNING true;
 
--- wait: take the next place in the line of an endpoint that is not before a time; when that is, from now.
--- Where the endpoint is left alone ($3), whoever has waited long waits as long again, up to a quarter of an hour:
--- else each time that it is tried again all who wait would look, and orders would feel it.
+-- wait: take the next place in the line of an endpoint that has too much on its way; when that is, from now
 WITH slot AS (
-    INSERT INTO webhook_breakers AS b (endpoint_id, next_slot)
-    VALUES ($2, greatest($3::timestamptz, now() + make_interval(secs => $4)))
+    INSERT INTO webhook_breakers AS b (endpoint_id, next_slot) VALUES ($2, now() + make_interval(secs => $3))
     ON CONFLICT (endpoint_id) DO UPDATE
-    SET next_slot = greatest(b.next_slot, $3::timestamptz, now() + make_interval(secs => $4))
-        + make_interval(secs => $5)
+    SET next_slot = greatest(b.next_slot, now() + make_interval(secs => $3)) + make_interval(secs => $4)
     RETURNING next_slot
 )
-UPDATE webhook_deliveries d SET next_at = greatest(
-    slot.next_slot,
-    CASE WHEN $3::timestamptz IS NOT NULL THEN now() + least(now() - d.created_at, interval '15 minutes') END
-) FROM slot
-WHERE d.id = $1 AND d.state = 'pending'
+UPDATE webhook_deliveries d SET next_at = slot.next_slot FROM slot WHERE d.id = $1 AND d.state = 'pending'
 RETURNING greatest(extract(epoch FROM d.next_at - now()), 0)::float8 AS again_in_s;
 
--- delivered: and the endpoint is well
+-- hand_back: the endpoint is left alone, so a delivery waits for its turn. (Its old round, should it ask again, has been
+-- overtaken.)
+UPDATE webhook_deliveries SET waits = true, round = round + 1, claimed_until = '-infinity'
+WHERE id = $1 AND round = $2 AND state = 'pending';
+
+-- delivered: and the endpoint is well; whether others wait for it
 WITH well AS (
     UPDATE webhook_breakers SET failures = 0, openings = 0, open_until = NULL, probe_until = NULL
     WHERE endpoint_id = $2 AND (failures > 0 OR open_until IS NOT NULL)
     RETURNING endpoint_id
 ), done AS (
-    UPDATE webhook_deliveries SET state = 'delivered', attempts = attempts + 1, last_status = $4,
+    UPDATE webhook_deliveries SET state = 'delivered', waits = false, attempts = attempts + 1, last_status = $4,
         last_error = NULL, last_at = now(), next_at = NULL, delivered_at = now()
     WHERE id = $1 AND round = $3
 )
-SELECT EXISTS (SELECT FROM well) AS was_ill;
+SELECT EXISTS (SELECT FROM well) AS was_ill, EXISTS (
+    SELECT FROM webhook_deliveries d
+    WHERE d.endpoint_id = $2 AND d.waits AND d.state = 'pending' AND d.next_at <= now() AND d.id <> $1
+) AS others_wait;
 
--- failed: one more attempt in vain; the endpoint is left alone when there were several in a row
+-- failed: one more attempt in vain; the endpoint is left alone when there were several in a row. The delivery sleeps
+-- with its workflow until the next attempt ($6: there is one, in $7 seconds), or waits here where that is far off ($11) or
+-- the endpoint is left alone: as a new round, so that its workflow, should it ask again, has been overtaken.
 WITH ill AS (
     INSERT INTO webhook_breakers AS b (endpoint_id, failures) VALUES ($2, 1)
     ON CONFLICT (endpoint_id) DO UPDATE SET failures = b.failures + 1,
@@ -80,25 +83,37 @@ WITH ill AS (
             THEN now() + make_interval(secs => least($9 * 2.0 ^ least(b.openings, 20), $10))
             ELSE b.open_until END,
         probe_until = NULL
-    RETURNING failures, openings, open_until > now() AS is_open
+    RETURNING failures, openings, coalesce(open_until > now(), false) AS is_open
 ), tried AS (
-    UPDATE webhook_deliveries SET attempts = attempts + 1, last_status = $4, last_error = $5, last_at = now(),
+    UPDATE webhook_deliveries d SET attempts = attempts + 1, failures = coalesce(d.failures, attempts) + 1,
+        last_status = $4, last_error = $5, last_at = now(),
         state = CASE WHEN $6 THEN 'pending' ELSE 'failed' END,
-        next_at = CASE WHEN $6 THEN now() + make_interval(secs => $7) END
-    WHERE id = $1 AND round = $3
+        next_at = CASE WHEN $6 THEN now() + make_interval(secs => $7) END,
+        waits = $6 AND (ill.is_open OR $7 > $11),
+        round = round + CASE WHEN $6 AND (ill.is_open OR $7 > $11) THEN 1 ELSE 0 END,
+        claimed_until = CASE WHEN $6 AND (ill.is_open OR $7 > $11) THEN '-infinity' ELSE claimed_until END
+    FROM ill WHERE d.id = $1 AND d.round = $3
+    RETURNING d.waits
 )
-SELECT failures, openings, coalesce(is_open, false) AS is_open FROM ill;
+SELECT failures, openings, is_open, coalesce((SELECT waits FROM tried), false) AS waits, NOT is_open AND EXISTS (
+    SELECT FROM webhook_deliveries d
+    WHERE d.endpoint_id = $2 AND d.waits AND d.state = 'pending' AND d.next_at <= now() AND d.id <> $1
+) AS others_wait FROM ill;
 
 -- give_up: it is not tried any more
-UPDATE webhook_deliveries SET state = 'failed', last_error = $3, next_at = NULL
+UPDATE webhook_deliveries SET state = 'failed', waits = false, last_error = $3, next_at = NULL
 WHERE id = $1 AND round = $2 AND state = 'pending';
 
--- page: an endpoint's deliveries, newest first
-SELECT * FROM webhook_deliveries
+-- page: an endpoint's deliveries, newest first. Who waits for an endpoint that is left alone is not due before that ends.
+SELECT d.id, number, endpoint_id, subject, sequence, type, state, attempts, last_status, last_error, created_at, last_at,
+    CASE WHEN waits THEN greatest(next_at, (SELECT open_until FROM webhook_breakers WHERE endpoint_id = $1))
+        ELSE next_at END AS next_at, delivered_at
+FROM webhook_deliveries d
 WHERE endpoint_id = $1 AND number < $2 AND ($3::text IS NULL OR state = $3) ORDER BY number DESC LIMIT $4;
 
--- again: a delivery is to be sent once more, from the beginning of the schedule
-UPDATE webhook_deliveries SET state = 'pending', round = round + 1, next_at = now()
+-- again: a delivery is to be sent once more, from the beginning of the schedule; it does not stand in line
+UPDATE webhook_deliveries SET state = 'pending', waits = false, round = round + 1, next_at = now(), failures = 0,
+    since = now(), claimed_until = '-infinity'
 WHERE id = $1 AND endpoint_id = $2
 RETURNING *;
 
@@ -116,15 +131,19 @@ SELECT $1, $2, $2, greatest(extract(epoch FROM now())::int, 1 + max(sequence)), 
 FROM webhook_deliveries WHERE endpoint_id = $2 AND subject = $2
 RETURNING *;
 
--- revive: deliveries whose time is long over, so nobody carries them; none while jobs wait for long: then it is
--- those that carry them
-UPDATE webhook_deliveries SET round = round + 1, next_at = now() WHERE id IN (
-    SELECT id FROM webhook_deliveries d
-    WHERE state = 'pending' AND next_at < now() - make_interval(secs => $1)
+-- revive: deliveries whose time is long over though they do not wait, so nobody carries them: they wait again. None
+-- while jobs wait for long: then it is those that carry them. (The sum keeps the planner to the index of what is begun.)
+WITH lost AS MATERIALIZED (
+    SELECT id FROM webhook_deliveries
+    WHERE NOT waits AND state = 'pending' AND next_at + make_interval(secs => $1) < now()
+        AND claimed_until < now() - make_interval(secs => $1)
         AND (SELECT NOT EXISTS (SELECT FROM workflow_jobs
             WHERE kind = 'webhook' AND created_at < now() - make_interval(secs => $1 / 2)))
-    ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-RETURNING id, round;
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE webhook_deliveries d SET waits = true, round = round + 1, claimed_until = '-infinity'
+FROM lost WHERE d.id = lost.id
+RETURNING d.id;
 
 -- forget: what came to its end long ago, a bounded number at a time
 DELETE FROM webhook_deliveries WHERE id IN (

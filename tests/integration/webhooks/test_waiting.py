@@ -1,0 +1,290 @@
+"""Deliveries that wait in PostgreSQL: whose turn it is, how many at once, and what becomes of the others."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from temporalio.client import Client
+
+from app.contracts import temporal as t
+from app.domain.webhooks import DeliveryState, Outcome, Post, Receipt
+from app.infra.postgres import webhook_waiting
+from app.infra.postgres.answers import Request
+from app.infra.postgres.pool import Database
+from app.infra.postgres.webhook_endpoints import Wanted
+from app.infra.postgres.webhook_waiting import BESIDE_ORDERS_MAX, OF_ONE_MAX, PLACE_S, WaitingDeliveries
+from app.workers import policies
+from app.workers.webhook_starter import WebhookStarter
+from tests.integration.webhooks.world import BREAKER_FAILURES, World
+from tests.integration.workers.poll import Poll
+
+URL = "https://hooks.example.com/"
+LEASE_S = 10.0
+
+
+async def lines(world: World, *counts: int) -> list[list[str]]:
+    """Endpoints that so many deliveries each wait for: their ids, the oldest first."""
+    names = [(await world.endpoint(URL))[0] for _ in counts]
+    events = await world.events(*[(await world.orders.accept()).id for _ in range(max(counts))])
+    await world.happen(*[event.subject for event in events])
+    found: list[list[str]] = []
+    for name, count in zip(names, counts, strict=True):
+        rows = [row["id"] for row in await world.rows() if row["endpoint_id"] == name]
+        found.append(rows[:count])
+        await world.database.execute("DELETE FROM webhook_deliveries WHERE id = ANY ($1)", rows[count:])
+    return found
+
+
+async def make_ill(world: World, ids: list[str]) -> None:
+    """Begin deliveries and let the first few fail: their endpoint is left alone."""
+    assert (await world.begin())[:BREAKER_FAILURES] == ids[:BREAKER_FAILURES]
+    for one in ids[:BREAKER_FAILURES]:
+        await world.attempt(one, 500)
+    assert (await world.breaker())["is_open"]
+
+
+async def pass_time(world: World, seconds: float) -> None:
+    """Put everything on record back by so many seconds."""
+    past = "make_interval(secs => $1)"
+    await world.database.execute(
+        f"UPDATE webhook_deliveries SET next_at = next_at - {past}, claimed_until = claimed_until - {past}, "
+        f"created_at = created_at - {past}, since = since - {past}",
+        seconds,
+    )
+    await world.database.execute(
+        f"UPDATE webhook_breakers SET open_until = open_until - {past}, probe_until = probe_until - {past}",
+        seconds,
+    )
+
+
+async def test_deliveries_of_an_endpoint_that_is_left_alone_are_not_begun(world: World):
+    """However many wait; when it is well again they are, the oldest first."""
+    (ids,) = await lines(world, OF_ONE_MAX + 4)
+    await make_ill(world, ids)
+    rest = ids[OF_ONE_MAX:]
+    assert await world.begin() == []
+    assert await world.waiting.late_s() == 0, "none of them is late"
+    await world.endpoints.change((await world.one(ids[0]))["endpoint_id"], None, Wanted(is_enabled=True))
+    begun = await world.begin()
+    assert begun == rest[:BREAKER_FAILURES], "those that were begun before have their places"
+    assert await world.waiting.count() == BREAKER_FAILURES + 1, "those that failed are due later"
+
+
+async def test_one_delivery_tries_an_endpoint_whose_time_alone_is_over(world: World):
+    """However many workers look at once; the others come when it has answered."""
+    (ids,) = await lines(world, OF_ONE_MAX + 4)
+    await make_ill(world, ids)
+    for one in ids[BREAKER_FAILURES:OF_ONE_MAX]:
+        assert (await world.attempt(one, 200)).waits
+    await pass_time(world, 0.5)
+    found = await asyncio.gather(*(world.waiting.claim(100, LEASE_S) for _ in range(5)))
+    (probe,) = [one for some in found for one in some]
+    assert probe.delivery_id == ids[BREAKER_FAILURES], "who looked in vain has kept its place"
+    assert await world.begin() == []
+    await world.waiting.done([probe.id])
+    assert await world.begin() == [], "it is on its way"
+    told = world.told
+    assert (await world.attempt(probe.delivery_id, 200)).state is DeliveryState.DELIVERED
+    assert world.told == told + 1, "the starter looks at once"
+    assert await world.begin() == ids[BREAKER_FAILURES + 1 : BREAKER_FAILURES + 1 + OF_ONE_MAX]
+
+
+async def test_an_endpoint_has_so_many_places(world: World):
+    """The oldest have them; the next comes when one of them has ended or sleeps."""
+    (ids,) = await lines(world, OF_ONE_MAX + 3)
+    assert await world.begin() == ids[:OF_ONE_MAX]
+    assert await world.begin() == []
+    await world.attempt(ids[3], 200)
+    assert await world.begin() == [ids[OF_ONE_MAX]]
+    await world.attempt(ids[1], 500, 5.0)
+    assert await world.begin() == [ids[OF_ONE_MAX + 1]]
+    assert world.told == 2
+    await world.attempt(ids[2], None, None)
+    assert await world.begin() == [ids[OF_ONE_MAX + 2]]
+    assert world.told == 3
+    await world.attempt(ids[4], 200)
+    assert world.told == 3, "nobody waits any more"
+
+
+async def test_all_endpoints_have_so_many_places_together_and_take_turns(world: World):
+    """One with a long line does not keep the others from theirs."""
+    long, short, shorter = await lines(world, OF_ONE_MAX, 2, 1)
+    world.waiting = WaitingDeliveries(world.database, in_all_max=6)
+    begun = await world.begin(4)
+    assert set(begun) == {long[0], short[0], shorter[0], long[1]}
+    assert await world.begin() == [short[1], long[2]]
+    assert len([row for row in await world.rows() if not row["waits"]]) == 6
+    await world.attempt(long[0], 200)
+    assert await world.begin() == [long[3]]
+
+
+async def test_orders_go_first(world: World):
+    """While some wait to be started few deliveries are begun at once."""
+    (ids,) = await lines(world, OF_ONE_MAX)
+    await world.orders.accept()
+    await world.database.execute("UPDATE workflow_outbox SET created_at = now() - interval '5 seconds'")
+    assert await world.begin() == ids[:BESIDE_ORDERS_MAX]
+    await world.database.execute("DELETE FROM workflow_outbox")
+    assert await world.begin() == ids[BESIDE_ORDERS_MAX:]
+
+
+async def test_who_was_claimed_by_somebody_that_died_is_claimed_again(world: World):
+    """The same round, so the same workflow; what is given back has a pause."""
+    (ids,) = await lines(world, 2)
+    (first, second) = await world.waiting.claim(10, LEASE_S)
+    assert [first.delivery_id, second.delivery_id] == ids
+    assert await world.waiting.claim(10, LEASE_S) == []
+    await pass_time(world, LEASE_S + 1)
+    assert [one.id for one in await world.waiting.claim(10, LEASE_S)] == [first.id, second.id]
+    await world.waiting.give_back([first.id, second.id], 5.0)
+    assert await world.begin() == []
+    await pass_time(world, 6)
+    assert await world.begin() == ids
+    await pass_time(world, LEASE_S + 1)
+    assert await world.begin() == [], "they are Temporal's"
+
+
+async def test_a_delivery_that_is_begun_twice_is_one_workflow(
+    world: World, client: Client, database: Database
+):
+    """Somebody died between Temporal's answer and its record; meanwhile it may even have ended."""
+    (ids,) = await lines(world, 1)
+    starter = WebhookStarter(world.waiting, client, Poll())
+    (one,) = await world.waiting.claim(10, LEASE_S)
+    await starter._call(one)
+    handle = client.get_workflow_handle(t.webhook_workflow_id(ids[0], 1))
+    first = await handle.describe()
+    await pass_time(world, LEASE_S + 1)
+    assert await starter.tell() == 1
+    assert (await handle.describe()).run_id == first.run_id
+    await database.execute("UPDATE webhook_deliveries SET waits = true, claimed_until = '-infinity'")
+    await handle.terminate()
+    assert await starter.tell() == 1
+    assert (await handle.describe()).run_id == first.run_id
+    assert not (await world.one(ids[0]))["waits"]
+
+
+async def test_a_workflow_that_begins_later_goes_on_with_the_schedule(world: World, client: Client):
+    """It is told how many attempts there were, and when the first round began."""
+    (ids,) = await lines(world, 1)
+    await world.attempt(ids[0], 500, 300.0)
+    await world.attempt(ids[0], 500, 300.0)
+    await pass_time(world, 301)
+    created = (await world.one(ids[0]))["created_at"]
+    assert await WebhookStarter(world.waiting, client, Poll(), waits_s=(1.0, 2.0)).tell() == 1
+    handle = client.get_workflow_handle(t.webhook_workflow_id(ids[0], 3))
+    begun = (await handle.fetch_history()).events[0].workflow_execution_started_event_attributes
+    (given,) = await client.data_converter.decode(begun.input.payloads, [t.WebhookDelivery])
+    assert given == t.WebhookDelivery(
+        ids[0],
+        3,
+        waits_s=(1.0, 2.0),
+        failures=2,
+        began=pytest.approx(created.timestamp()),
+        is_begun_here=True,
+    )
+    await handle.terminate()
+
+
+async def test_one_that_is_to_be_tried_much_later_waits_for_that_here(world: World):
+    """It has no place meanwhile, and its workflow's round is over."""
+    (ids,) = await lines(world, 1)
+    assert await world.begin() == ids
+    assert (await world.attempt(ids[0], 500, 300.0)).waits
+    row = await world.one(ids[0])
+    assert (row["round"], row["waits"], row["attempts"], row["state"]) == (2, True, 1, "pending")
+    assert await world.deliveries.begin(ids[0], 1, may_wait=True) == Outcome(None, was_sent=False)
+    assert await world.begin() == []
+    await pass_time(world, 301)
+    assert await world.begin() == ids
+    assert (await world.attempt(ids[0], 200)).state is DeliveryState.DELIVERED
+
+
+async def test_what_failed_while_the_endpoint_is_left_alone_waits_here(world: World):
+    """Even when it is to be tried again within seconds; it costs no look in vain."""
+    (ids,) = await lines(world, BREAKER_FAILURES + 1)
+    assert await world.begin() == ids
+    posts = [await world.deliveries.begin(one, 1, may_wait=True) for one in ids]
+    outcomes = []
+    for post in posts:
+        assert isinstance(post, Post)
+        outcomes.append(await world.deliveries.end(post, 1, Receipt(500, "no"), 5.0))
+    assert [outcome.waits for outcome in outcomes] == [False] * (BREAKER_FAILURES - 1) + [True, True]
+
+
+@pytest.mark.parametrize("change", ["deleted", "disabled", "gone"])
+async def test_those_of_an_endpoint_that_is_switched_off_fail_when_their_turn_comes(
+    world: World, change: str
+):
+    """Without Temporal; those of others stay."""
+    (ids, others) = await lines(world, 3, 2)
+    name = (await world.one(ids[0]))["endpoint_id"]
+    assert (await world.attempt(ids[0], 500, 300.0)).waits
+    assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 10) == 0
+    if change == "deleted":
+        assert await world.endpoints.delete(name, None)
+    elif change == "disabled":
+        await world.endpoints.change(name, None, Wanted(is_enabled=False))
+    else:
+        await world.attempt(ids[1], 410)
+    assert await world.begin() == others
+    given_up = await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 10)
+    assert given_up == (1 if change == "gone" else 2)
+    rows = [await world.one(one) for one in ids]
+    assert [row["state"] for row in rows] == ["pending", "failed", "failed"]
+    assert change == "gone" or change in rows[1]["last_error"]
+    await pass_time(world, 301)
+    assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 1) == 1
+    assert [(await world.one(one))["state"] for one in (*ids, *others)] == ["failed"] * 3 + ["pending"] * 2
+
+
+async def test_who_has_waited_for_the_whole_schedule_has_failed(world: World):
+    """Days of an endpoint that is left alone come to an end; sending by hand begins the schedule anew."""
+    (ids,) = await lines(world, OF_ONE_MAX + 3)
+    await make_ill(world, ids)
+    for one in ids[BREAKER_FAILURES:OF_ONE_MAX]:
+        assert (await world.attempt(one, 200)).waits
+    await pass_time(world, policies.WEBHOOK_ENDS_S - 60)
+    assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 100) == 0
+    name = (await world.one(ids[0]))["endpoint_id"]
+    await world.deliveries.again(Request("test", "again", ids[-1], b""), name, ids[-1], lambda _: b"{}")
+    await world.database.execute("UPDATE webhook_breakers SET open_until = now() + interval '1 hour'")
+    assert (await world.attempt(ids[-1], 200)).waits
+    await pass_time(world, 120)
+    assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 4) == 4
+    while await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 4):
+        pass
+    assert await world.states() == ["failed"] * (len(ids) - 1) + ["pending"]
+    rows = await world.rows()
+    assert (rows[0]["last_error"], rows[-2]["last_error"]) == ("answered 500", webhook_waiting.TOO_LATE)
+
+
+async def test_a_place_is_not_kept_for_ever(world: World):
+    """Whoever Temporal has lost keeps the others waiting for some minutes, not until it is found."""
+    (ids,) = await lines(world, OF_ONE_MAX + 2)
+    assert await world.begin() == ids[:OF_ONE_MAX]
+    await pass_time(world, PLACE_S)
+    assert await world.begin() == []
+    await pass_time(world, LEASE_S + 1)
+    assert await world.begin() == ids[OF_ONE_MAX:]
+
+
+async def test_the_log_shows_when_those_that_wait_are_due(world: World):
+    """Not before their endpoint is tried again."""
+    (ids,) = await lines(world, OF_ONE_MAX + 1)
+    await make_ill(world, ids)
+    name = (await world.one(ids[0]))["endpoint_id"]
+    until = datetime.now(UTC) + timedelta(hours=2)
+    await world.database.execute("UPDATE webhook_breakers SET open_until = $1", until)
+    (newest, *_) = await world.deliveries.page(name, 10**9, 10, state="pending")
+    assert (newest.id, newest.next_at, newest.attempts) == (ids[-1], until, 0)
+
+
+async def test_how_many_wait_and_how_late_they_are_is_known(world: World):
+    """Late is whose endpoint could have it."""
+    (ids,) = await lines(world, 3)
+    await pass_time(world, 60)
+    assert await world.waiting.count() == 3
+    assert await world.waiting.late_s() == pytest.approx(60, abs=30)
+    assert await world.begin() == ids
+    assert (await world.waiting.count(), await world.waiting.late_s()) == (0, 0)
