@@ -14,6 +14,9 @@ SEED ?= $(shell date +%s)
 SEED := $(SEED)
 UV_VERSION := 0.13.8
 
+# Bytecode is kept whatever the shell says: without, each process of a test compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST = .venv/bin/python -m pytest --hypothesis-seed=$(SEED)
 # What speaks to Redis: `make test-full` runs it against Debian's redis-server, too.
 REDIS_TESTS := tests/contract $(addprefix tests/integration/,hotpath redis consumer gateway isolation)

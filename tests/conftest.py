@@ -6,10 +6,11 @@ own, cloned from a migrated template, and an empty Redis. Temporal is shared: te
 """
 
 import asyncio
+import gc
 import os
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -42,6 +43,24 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse a stack that there is not, before anything is run."""
     if chosen() == "external":
         stack_external.refuse_incomplete(config.getoption("numprocesses", None) or 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare all garbage collections what is collected here: it stays, and looking at it takes long."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave how it ended beside the tests that failed: `.ci/again` tries those again only if all were run."""
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set("holdfast/exit_status", int(exitstatus))
 
 
 def pytest_report_header() -> str:

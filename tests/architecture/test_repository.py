@@ -117,7 +117,9 @@ def test_every_target_of_make_explains_itself():
     assert set(targets) - {"all", "environment", "help"} == set(explained)
 
 
-@pytest.mark.parametrize("script", [".ci/run", "requirements/environment.sh", "requirements/tool.sh"])
+@pytest.mark.parametrize(
+    "script", [".ci/run", ".ci/again", "requirements/environment.sh", "requirements/tool.sh"]
+)
 def test_scripts_can_be_run(script: str):
     """A script that lost its executable bit works on its author's machine only."""
     assert Path(ROOT, script).stat().st_mode & 0o111
