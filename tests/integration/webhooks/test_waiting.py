@@ -288,3 +288,57 @@ async def test_how_many_wait_and_how_late_they_are_is_known(world: World):
     assert await world.waiting.late_s() == pytest.approx(60, abs=30)
     assert await world.begin() == ids
     assert (await world.waiting.count(), await world.waiting.late_s()) == (0, 0)
+
+
+MANY = 1_000_000
+ILL = 200
+SECONDS_MAX = 0.5
+"""Of PostgreSQL, for one look; a hundredth of that is usual."""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+async def test_a_look_is_cheap_however_many_wait(world: World, database: Database):
+    """A million wait for two hundred endpoints that are left alone, and a few for others."""
+    (ids, probes) = await lines(world, 3, 2)
+    await database.execute(
+        "INSERT INTO webhook_endpoints (id, url, description, event_types, secret) "
+        "SELECT 'whe_ill' || n, '', '', '{}', '' FROM generate_series(1, $1) n",
+        ILL,
+    )
+    await database.execute(
+        "INSERT INTO webhook_breakers (endpoint_id, failures, open_until) "
+        "SELECT id, 9, now() + interval '1 hour' FROM webhook_endpoints WHERE id LIKE 'whe_ill%'"
+    )
+    batches = 20
+    for batch in range(batches):
+        await database.execute(
+            "INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at, waits, next_at) "
+            "SELECT 'msg_many' || n, 'whe_ill' || 1 + n % $1, 'ord', n, 'order.accepted.v1', now(), true, "
+            "now() - make_interval(secs => n % 10000) "
+            "FROM generate_series($2::int, $3::int) n",
+            ILL,
+            batch * MANY // batches,
+            (batch + 1) * MANY // batches - 1,
+        )
+    async with database.transaction() as connection:
+        plan = await connection.fetch(
+            "EXPLAIN (ANALYZE, BUFFERS) " + webhook_waiting.SQL["claim"],
+            8,
+            LEASE_S,
+            OF_ONE_MAX,
+            128,
+            PLACE_S,
+            2,
+        )
+        print("\n".join(row[0] for row in plan))
+        used = [row[0] for row in plan if "Execution Time" in row[0]]
+        await connection.execute(
+            "UPDATE webhook_deliveries SET claimed_until = '-infinity' WHERE waits AND id = ANY ($1)",
+            ids + probes,
+        )
+    assert float(used[0].split()[2]) < SECONDS_MAX * 1000
+    assert not [row[0] for row in plan if "Seq Scan on webhook_deliveries" in row[0]]
+    assert sorted(await world.begin()) == sorted(ids + probes)
+    assert await world.waiting.count() == webhook_waiting.COUNTED_MAX
+    assert await world.waiting.late_s() == 0
