@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 import uvloop
+from xdist.remote import Producer
 
 from app.dev.servers import EmbeddedPostgres
 from app.infra.postgres.migrate import migrate
-from tests import stack_external
+from tests import schedule, stack_external
 from tests.proxy import FaultProxy
 from tests.servers import Servers
 from tests.stack import TEMPLATE, Postgres, Redis, Temporal, chosen
@@ -54,6 +55,18 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes are dealt what was collected in an order of ours."""
+    if hasattr(config, "workerinput"):
+        schedule.arrange(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> schedule.Schedule | None:
+    """Ours for `--dist loadfile`."""
+    return schedule.Schedule(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
