@@ -78,9 +78,9 @@ class WaitingDeliveries:
         await self._database.execute(SQL["give_back"], *zip(*ids, strict=True), pause_s)
 
     async def give_up(self, after_s: float, rows_max: int) -> int:
-        """Fail those of endpoints that are switched off or deleted, and whose schedule began `after_s` ago.
+        """Fail those whose turn has come at an endpoint that is switched off or deleted; how many.
 
-        At most `rows_max` for either reason; how many.
+        And at one that is left alone, where their schedule began `after_s` ago. At most `rows_max` of either.
         """
         unwanted = await self._database.execute(SQL["give_up_unwanted"], rows_max, DELETED, SWITCHED_OFF)
         late = await self._database.execute(SQL["give_up_late"], after_s, rows_max, TOO_LATE)

@@ -21,6 +21,12 @@ CLOCKS = {
     "webhook_breakers": ("open_until", "probe_until", "next_slot"),
     "workflow_jobs": ("created_at",),
 }
+FORGOTTEN = """
+SELECT id, round FROM webhook_deliveries d WHERE NOT waits AND state = 'pending'
+    AND (id, round) NOT IN (SELECT * FROM unnest($1::text[], $2::int[]))
+    AND NOT EXISTS (SELECT FROM workflow_jobs WHERE workflow_id LIKE '%' || d.id || '%')
+"""
+"""Whom neither the record, nor Temporal, nor a job carries."""
 TAKEN = """
 SELECT endpoint_id, count(*) AS n FROM webhook_deliveries
 WHERE NOT waits AND state = 'pending' AND next_at <= now() AND claimed_until > now() - interval '5 minutes'
@@ -39,6 +45,11 @@ class Walk:
         """Endpoint → what it answers."""
         self.carried: dict[tuple[str, int], int] = {}
         """What Temporal carries: round → failures so far."""
+        self.begun: set[tuple[str, int]] = set()
+        """What it has ever been told of: no round begins twice."""
+        self.lost: set[tuple[str, int]] = set()
+        self.taken: list[tuple[str, int]] = []
+        """What it has taken, and that is not on record yet."""
         self.got: defaultdict[str, int] = defaultdict(int)
         """Delivery → how often its receiver took it."""
         self.number = 0
@@ -47,20 +58,30 @@ class Walk:
         """An order is placed."""
         await self.world.happen((await self.world.orders.accept()).id)
 
+    def _carry(self, key: tuple[str, int], failures: int) -> None:
+        if key not in self.begun:
+            self.begun.add(key)
+            self.carried[key] = failures
+
     async def claim(self, *, dies: bool = False) -> None:
-        """A starter looks; where it dies, what it told Temporal is not put on record."""
+        """A starter looks; where it dies, what it told Temporal is never put on record."""
         claimed = await self.world.waiting.claim(self.dice.randint(1, 30), LEASE_S)
         told = claimed[: self.dice.randint(0, len(claimed))] if dies else claimed
         for one in told:
-            self.carried.setdefault((one.delivery_id, one.round), one.failures)
-        if told and not dies:
-            await self.world.waiting.done([one.id for one in told])
+            self._carry(one.id, one.failures)
+        self.taken += [] if dies else [one.id for one in told]
+
+    async def record(self) -> None:
+        """It is put on record what Temporal has taken, which may have ended meanwhile."""
+        if self.taken:
+            await self.world.waiting.done(self.taken)
+            self.taken.clear()
 
     async def jobs(self) -> None:
         """The teller takes what was sent by hand."""
         for row in await self.world.database.fetch("DELETE FROM workflow_jobs RETURNING workflow_id"):
             _, delivery_id, *later = row["workflow_id"].split("/")
-            self.carried.setdefault((delivery_id, int(later[0]) if later else 1), 0)
+            self._carry((delivery_id, int(later[0]) if later else 1), 0)
 
     async def attempt(self, *, dies: bool = False) -> None:
         """Some of those that are carried look; where the worker dies, what it sent is not put on record."""
@@ -85,7 +106,9 @@ class Walk:
     async def lose(self) -> None:
         """Temporal loses one."""
         if self.carried:
-            del self.carried[self.dice.choice(sorted(self.carried))]
+            key = self.dice.choice(sorted(self.carried))
+            del self.carried[key]
+            self.lost.add(key)
 
     async def again(self) -> None:
         """Somebody has one sent again."""
@@ -117,10 +140,15 @@ class Walk:
             await self.world.database.execute(f"UPDATE {table} SET {earlier}", some)
 
     async def check(self) -> None:
-        """No endpoint has more than its places; what was sent by hand, or slept, comes on top."""
+        """Places are kept to (by hand, or from sleep, come more), and nobody is forgotten."""
         by_hand = self.number + len([failures for failures in self.carried.values() if failures])
         for row in await self.world.database.fetch(TAKEN):
             assert row["n"] <= OF_ONE_MAX + by_hand, row
+        carried = list(zip(*self.carried, strict=True)) or [[], []]
+        forgotten = {
+            (row["id"], row["round"]) for row in await self.world.database.fetch(FORGOTTEN, *carried)
+        }
+        assert forgotten <= self.lost
 
     async def end(self) -> list[dict[str, Any]]:
         """Everybody is well from now on; what became of all deliveries."""
@@ -133,6 +161,7 @@ class Walk:
             await self.pass_time(700)
             await self.jobs()
             await self.claim()
+            await self.record()
             for key in sorted(self.carried):
                 await self._attempt(*key, dies=False)
             await self.sweep()
@@ -148,8 +177,8 @@ async def test_every_delivery_comes_to_an_end(world: World, seed: int) -> None:
         walk.answers[name] = status
     await walk.happen()
     doings = {
-        walk.happen: 4, walk.claim: 8, walk.attempt: 12, walk.pass_time: 6, walk.turn: 2, walk.again: 2,
-        walk.jobs: 3, walk.sweep: 2, walk.lose: 1,
+        walk.happen: 4, walk.claim: 8, walk.record: 8, walk.attempt: 12, walk.pass_time: 6, walk.turn: 2,
+        walk.again: 2, walk.jobs: 3, walk.sweep: 2, walk.lose: 1,
     }  # fmt: skip
     for _ in range(STEPS):
         (doing,) = walk.dice.choices(list(doings), list(doings.values()))

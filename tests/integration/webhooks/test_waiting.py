@@ -118,6 +118,15 @@ async def test_all_endpoints_have_so_many_places_together_and_take_turns(world: 
     assert await world.begin() == [long[3]]
 
 
+async def test_one_looks_at_a_time(world: World, database: Database):
+    """Two who counted places at once would give some away twice."""
+    (ids,) = await lines(world, 1)
+    async with database.transaction() as connection:
+        assert await connection.fetchval(webhook_waiting.SQL["one_by_one"])
+        assert await world.begin() == []
+    assert await world.begin() == ids
+
+
 async def test_orders_go_first(world: World):
     """While some wait to be started few deliveries are begun at once."""
     (ids,) = await lines(world, OF_ONE_MAX)
@@ -210,6 +219,26 @@ async def test_what_failed_while_the_endpoint_is_left_alone_waits_here(world: Wo
         assert isinstance(post, Post)
         outcomes.append(await world.deliveries.end(post, 1, Receipt(500, "no"), 5.0))
     assert [outcome.waits for outcome in outcomes] == [False] * (BREAKER_FAILURES - 1) + [True, True]
+    await pass_time(world, 6)
+    await world.endpoints.change((await world.one(ids[0]))["endpoint_id"], None, Wanted(is_enabled=True))
+    assert await world.begin() == ids[BREAKER_FAILURES - 1 :]
+
+
+async def test_what_waits_again_is_a_round_of_its_own(world: World):
+    """Whoever still carries the old one, or has just put it on record as begun, changes nothing."""
+    (ids,) = await lines(world, 2)
+    (one, _) = await world.waiting.claim(10, LEASE_S)
+    await world.database.execute(
+        "INSERT INTO webhook_breakers (endpoint_id, failures, open_until) "
+        "SELECT endpoint_id, 5, now() + interval '1 minute' FROM webhook_deliveries LIMIT 1"
+    )
+    assert (await world.deliveries.begin(one.delivery_id, one.round, may_wait=True)).waits
+    await world.waiting.done([one.id])
+    assert (await world.one(ids[0]))["waits"]
+    assert await world.deliveries.begin(*one.id, may_wait=True) == Outcome(None, was_sent=False)
+    await world.endpoints.change((await world.one(ids[0]))["endpoint_id"], None, Wanted(is_enabled=True))
+    (again,) = await world.waiting.claim(10, LEASE_S)
+    assert again.id == (ids[0], 2)
 
 
 @pytest.mark.parametrize("change", ["deleted", "disabled", "gone"])
@@ -257,6 +286,22 @@ async def test_who_has_waited_for_the_whole_schedule_has_failed(world: World):
     assert await world.states() == ["failed"] * (len(ids) - 1) + ["pending"]
     rows = await world.rows()
     assert (rows[0]["last_error"], rows[-2]["last_error"]) == ("answered 500", webhook_waiting.TOO_LATE)
+
+
+async def test_who_is_late_at_an_endpoint_that_is_well_is_not_given_up(world: World):
+    """A receiver may put its attempts off by days; and who comes back has what is due."""
+    (ids,) = await lines(world, 2)
+    assert (await world.attempt(ids[0], 503, 86_400.0)).waits
+    await pass_time(world, policies.WEBHOOK_ENDS_S + 60)
+    await world.database.execute(
+        "UPDATE webhook_deliveries SET next_at = now() + interval '1 h' WHERE attempts > 0"
+    )
+    assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 10) == 0
+    await world.database.execute("UPDATE webhook_breakers SET open_until = now() + interval '1 minute'")
+    assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 10) == 1
+    assert await world.states() == ["pending", "failed"], (
+        "whose next attempt is still to come is asked for that"
+    )
 
 
 async def test_a_place_is_not_kept_for_ever(world: World):
@@ -313,9 +358,9 @@ async def test_a_look_is_cheap_however_many_wait(world: World, database: Databas
     batches = 20
     for batch in range(batches):
         await database.execute(
-            "INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at, waits, next_at) "
-            "SELECT 'msg_many' || n, 'whe_ill' || 1 + n % $1, 'ord', n, 'order.accepted.v1', now(), true, "
-            "now() - make_interval(secs => n % 10000) "
+            "INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at, waits, "
+            "next_at) SELECT 'msg_many' || n, 'whe_ill' || 1 + n % $1, 'ord', n, 'order.accepted.v1', now(), "
+            "true, now() - make_interval(secs => n % 10000) "
             "FROM generate_series($2::int, $3::int) n",
             ILL,
             batch * MANY // batches,

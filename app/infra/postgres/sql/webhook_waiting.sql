@@ -77,11 +77,13 @@ UPDATE webhook_deliveries d SET state = 'failed', waits = false, next_at = NULL,
     last_error = CASE WHEN u.is_deleted THEN $2 ELSE $3 END
 FROM unwanted u WHERE d.id = u.id;
 
--- give_up_late: those of a schedule that began too long ago, a bounded number at a time
+-- give_up_late: those of a schedule that began too long ago, whose turn has come at an endpoint that is left alone; a
+-- bounded number at a time
 WITH late AS MATERIALIZED (
-    SELECT id FROM webhook_deliveries
+    SELECT id FROM webhook_deliveries q
     WHERE waits AND state = 'pending' AND coalesce(since, created_at) < now() - make_interval(secs => $1)
-        AND claimed_until < now()
+        AND claimed_until < now() AND next_at <= now() AND EXISTS (
+            SELECT FROM webhook_breakers b WHERE b.endpoint_id = q.endpoint_id AND b.open_until IS NOT NULL)
     ORDER BY coalesce(since, created_at) LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE webhook_deliveries d SET state = 'failed', waits = false, next_at = NULL, last_error = coalesce(last_error, $3)
