@@ -24,7 +24,7 @@ from app.dev.servers import EmbeddedPostgres
 from app.infra.postgres.migrate import migrate
 from tests import schedule, stack_external
 from tests.proxy import FaultProxy
-from tests.servers import Servers
+from tests.servers import Servers, redis_in
 from tests.stack import TEMPLATE, Postgres, Redis, Temporal, chosen
 
 _numbers = count(1)
@@ -128,6 +128,17 @@ async def empty_database_url(postgres_server: Postgres) -> AsyncIterator[str]:
 async def redis_server(servers: Servers) -> Redis:
     """The Redis. A test that stops, freezes or kills one takes one of its own: see tests/servers.py."""
     return await servers.redis()
+
+
+@pytest.fixture(scope="session")
+async def standing_redis(servers_folder: Path) -> AsyncIterator[str]:
+    """A Redis for what stands as long as this process: nobody empties it, and no test sees what is in it."""
+    server = redis_in(servers_folder / "standing-redis")
+    await server.start()
+    try:
+        yield server.url
+    finally:
+        await server.stop()
 
 
 @pytest.fixture
