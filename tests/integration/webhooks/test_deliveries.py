@@ -158,7 +158,7 @@ async def test_what_cannot_be_sent_any_more_has_failed(world: World, statement: 
     outcome = await world.deliveries.begin(one, 1, may_wait=True)
     assert outcome == Outcome(DeliveryState.FAILED, was_sent=False)
     row = await world.one(one)
-    assert (row["state"], row["attempts"], row["next_at"]) == ("failed", 0, None)
+    assert (row["state"], row["waits"], row["attempts"], row["next_at"]) == ("failed", False, 0, None)
     assert said in row["last_error"]
 
 
