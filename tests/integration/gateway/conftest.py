@@ -1,13 +1,21 @@
 """Gateways over real HTTP, a real PostgreSQL and a real Redis."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.integration.gateway.served import Gateway, serving
-from tests.stack import TEMPLATE, Postgres, Redis
+from tests.patience import patient
+from tests.stack import TEMPLATE, Postgres
 
 SHARED = "shared_by_gateway_tests"
+
+
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """No request is refused because the machine is busy."""
+    with patient():
+        yield
 
 
 @pytest.fixture
@@ -18,7 +26,7 @@ async def gateway(database_url: str, redis_url: str) -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture(scope="session")
-async def shared_gateway(postgres_server: Postgres, redis_server: Redis) -> AsyncIterator[Gateway]:
+async def shared_gateway(postgres_server: Postgres, standing_redis: str) -> AsyncIterator[Gateway]:
     """One gateway for all tests that change nothing, or do not care what others changed."""
-    async with serving(await postgres_server.create(SHARED, TEMPLATE), redis_server.url) as served:
+    async with serving(await postgres_server.create(SHARED, TEMPLATE), standing_redis) as served:
         yield served

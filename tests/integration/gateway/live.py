@@ -56,9 +56,16 @@ class Stream:
 
     async def events(self, count: int) -> list[dict[str, Any]]:
         """The next so many."""
-        found = [await self.event() for _ in range(count)]
-        assert None not in found, found
-        return found  # type: ignore[return-value]
+        found: list[dict[str, Any]] = []
+        while len(found) < count:
+            try:
+                event = await self.event()
+            except TimeoutError as error:
+                error.add_note(f"{self.comments} heartbeats, and of {count} events {found}")
+                raise
+            assert event is not None, f"it ended after {found}"
+            found.append(event)
+        return found
 
     async def rest(self) -> list[dict[str, Any]]:
         """Everything until the end."""

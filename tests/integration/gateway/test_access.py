@@ -6,6 +6,7 @@ import pytest
 
 from app.gateway import auth
 from tests.integration.gateway.served import Gateway, opened, problem
+from tests.patience import BUSY_S
 
 ROUTES = [
     ("POST", "/v1/orders", "orders:write"),
@@ -55,7 +56,7 @@ async def test_a_revoked_key_is_refused_within_seconds(gateway: Gateway, monkeyp
         assert await keys.revoke(identity)
     revoked_at = time.monotonic()
     while (await gateway.client.get("/v1/orders", headers=headers)).status_code == 200:
-        assert time.monotonic() - revoked_at < 2
+        assert time.monotonic() - revoked_at < 2 + BUSY_S
     problem(await gateway.client.get("/v1/orders", headers=headers), 401, "unauthenticated")
 
 

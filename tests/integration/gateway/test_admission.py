@@ -54,7 +54,7 @@ async def running(url: str, books: Books, name: str = "gateway") -> AsyncIterato
         Gate(client, books, ENVIRONMENT) as gate,
     ):
         process = Process(client, gate)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await client.ready(0.1) and not await client.execute("HEXISTS", COUNTS, ":generation"):
                 await asyncio.sleep(0.005)
         yield process
@@ -96,7 +96,7 @@ async def test_what_an_order_took_in_vain_is_given_back(process: Process):
     refused = await process.order(("pot", 1))
     for one in (admitted, refused):
         process.admissions.give_back(one)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await count(process, "cup") != 5:
             await asyncio.sleep(0.005)
     assert await count(process, "pot") == 0
@@ -133,7 +133,7 @@ async def test_a_repetition_is_not_refused_what_the_first_one_took(process: Proc
 async def test_what_became_of_nobody_knows_what_is_looked_up(process: Process, books: Books):
     """PostgreSQL did not answer whether it took the order: nobody is refused for long what it has."""
     process.admissions.look_again(await process.order(("cup", 5)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await count(process, "cup") != 5:
             await asyncio.sleep(0.005)
 
@@ -238,7 +238,7 @@ async def test_what_somebody_else_wrote_is_thrown_away(process: Process, key: st
     await process.client.execute("DEL", name[key])
     await process.client.execute("LPUSH", name[key], "x")
     assert not (await process.order(("cup", 1))).gate_known
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (await process.order(("cup", 1))).gate_known:
             await asyncio.sleep(0.005)
 

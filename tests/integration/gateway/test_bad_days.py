@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,7 @@ from app.infra.postgres.migrate import migrate
 from app.observability.access_log import AccessLog
 from tests.integration.gateway.lifecycle import confirm
 from tests.integration.gateway.served import NOBODY, Gateway, problem, serving
+from tests.patience import BUSY_S, hasty
 
 
 @pytest.fixture
@@ -31,9 +32,16 @@ async def postgres(tmp_path_factory) -> AsyncIterator[EmbeddedPostgres]:
     await server.stop()
 
 
+@pytest.fixture
+def production(patience: None) -> Iterator[None]:
+    """What production waits for, and no longer."""
+    with hasty():
+        yield
+
+
 async def until_ready(gateway: Gateway) -> None:
     """Wait until readiness says so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await gateway.client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.05)
 
@@ -54,7 +62,7 @@ async def test_with_postgres_dead_posts_fail_at_once_and_cached_reads_go_on(
         await asyncio.sleep(0.2)  # longer than keys are fresh
         started = time.monotonic()
         refused = await gateway.post("/v1/orders", gateway.order(), idempotency="k")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 2 + BUSY_S
         problem(refused, 503, "unavailable")
         assert int(refused.headers["retry-after"]) >= 1
         for _ in range(50):
@@ -83,6 +91,7 @@ async def finish(gateway: Gateway, order_id: str) -> None:
     await gateway.services.cached.show(order)
 
 
+@pytest.mark.usefixtures("production")
 async def test_with_postgres_frozen_answers_come_in_time(
     postgres: EmbeddedPostgres, redis_url: str, monkeypatch
 ):
@@ -97,7 +106,7 @@ async def test_with_postgres_frozen_answers_come_in_time(
             answers = await asyncio.gather(
                 *(gateway.post("/v1/orders", gateway.order(), idempotency=f"f-{n}") for n in range(20))
             )
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 8  # a statement's own timeout is ten
             for answer in answers:
                 problem(answer, 503, "unavailable")
             assert (await gateway.client.get("/livez")).status_code == 200
@@ -105,7 +114,7 @@ async def test_with_postgres_frozen_answers_come_in_time(
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
         await until_ready(gateway)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for n in range(20):
                 while (
                     answer := await gateway.post("/v1/orders", gateway.order(), idempotency=f"f-{n}")
@@ -129,7 +138,7 @@ async def test_without_redis_everything_works(database_url: str):
         for _ in range(50):
             answer = await gateway.client.get(f"/v1/orders/{order['id']}")
             assert answer.json() == order
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 5 + BUSY_S
         placing = asyncio.create_task(
             gateway.post("/v1/orders", gateway.order(customer_id="w"), headers={"Prefer": "wait=10"})
         )
@@ -149,7 +158,7 @@ async def test_a_flushed_redis_is_filled_again(gateway: Gateway, redis_server):
     async with redis.asyncio.from_url(redis_server.url) as client:
         await client.flushall()
         assert (await gateway.client.get(path)).json() == order
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not await client.keys(f"hf:test:*{order['id']}*"):
                 await asyncio.sleep(0.01)
 
@@ -205,7 +214,7 @@ async def test_too_many_requests_are_refused_within_milliseconds(gateway: Gatewa
             await asyncio.sleep(0.01)
         started = time.monotonic()
         refused = await client.get("/held")
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 0.5 + BUSY_S
         problem(refused, 503, "overloaded")
         assert refused.headers["retry-after"] == "1"
         assert (await client.get("/livez")).status_code == 200
@@ -214,6 +223,7 @@ async def test_too_many_requests_are_refused_within_milliseconds(gateway: Gatewa
         assert (await client.get("/held")).status_code == 200
 
 
+@pytest.mark.usefixtures("production")
 async def test_a_full_pool_is_waited_for_at_most_two_seconds(database_url: str, redis_url: str):
     """With every connection taken, the answer is 503, in time."""
     async with serving(database_url, redis_url, DATABASE_POOL_SIZE="1") as gateway:
@@ -221,7 +231,7 @@ async def test_a_full_pool_is_waited_for_at_most_two_seconds(database_url: str, 
         async with gateway.services.intake._database.connection():
             started = time.monotonic()
             refused = await gateway.post("/v1/orders", gateway.order())
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < 4 + BUSY_S
             problem(refused, 503, "unavailable")
             with pytest.raises(Unavailable):
                 await gateway.services.lists.customer("ord_x")

@@ -26,7 +26,7 @@ async def ask(gateway: Gateway, target: str, *headers: str) -> tuple[int, bytes]
         *headers,
     )
     sent = "\r\n".join((*lines, "", "")).encode("latin-1")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         head = await raw(gateway.port, sent)
     return int(head.split(b" ", 2)[1]), head
 

@@ -47,7 +47,7 @@ async def test_readers_of_a_final_order_see_its_adjustment_soon(
         before = await gateway.client.get(f"/v1/orders/{completed}")
     assert "price_adjustments" not in before.json()
     await mend(database_url, redis_url, completed)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while True:
             answer = await gateway.client.get(
                 f"/v1/orders/{completed}", headers={"If-None-Match": before.headers["etag"]}

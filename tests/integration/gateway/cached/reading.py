@@ -17,13 +17,13 @@ async def gateway(shop, redis_url):
     async with open_redis(redis_url, None, "test", "gateway") as clients:
         cached = CachedOrders(PostgresOrders(shop.database), Documents(clients, "test"))
         if redis_url != NOBODY:
-            assert await clients.hot.ready(5)
-            assert await cached._near.client.ready(5)
+            assert await clients.hot.ready(60)
+            assert await cached._near.client.ready(60)
         yield cached
         await cached.close()
 
 
-async def until(is_so, timeout_s: float = 5.0) -> None:
+async def until(is_so, timeout_s: float = 60) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(timeout_s):
         while not is_so():
@@ -32,7 +32,7 @@ async def until(is_so, timeout_s: float = 5.0) -> None:
 
 async def brought_near(cached: CachedOrders, order_id: str):
     """Read until it is near."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (record := cached.near(order_id)) is None:
             await cached.read(order_id)
             await asyncio.sleep(0.002)

@@ -19,10 +19,11 @@ async def test_a_change_that_nobody_showed_is_seen_within_two_seconds(cached, sh
     await brought_near(cached, placed.id)
     version = await change(shop, placed.id)
     changed_at = monotonic()
-    async with asyncio.timeout(5):
-        while f'"version":{version}'.encode() not in await cached.read(placed.id):
-            await asyncio.sleep(0.005)
-    assert monotonic() - changed_at < 1.8
+    asked_at = monotonic()
+    while f'"version":{version}'.encode() not in await cached.read(placed.id):
+        assert asked_at - changed_at < 1.8
+        await asyncio.sleep(0.005)
+        asked_at = monotonic()
 
 
 async def test_a_final_document_stays_near(cached, shop, order, monkeypatch, never_round):
@@ -72,10 +73,11 @@ async def test_near_ends_by_itself_where_nobody_can_say_what_changed(
         await cached.show(placed)
         await brought_near(far, placed.id)
         fault_proxy.to_client.silence()
-        began = monotonic()
+        began = asked_at = monotonic()
         while far.near(placed.id) is not None:
-            assert monotonic() - began < 0.6
+            assert asked_at - began < 0.6
             await asyncio.sleep(0.005)
+            asked_at = monotonic()
         assert far._near.client.is_up  # nobody has noticed yet
         fault_proxy.heal()
 
@@ -102,7 +104,7 @@ async def test_redis_comes_back_with_what_it_had_and_serves_nothing_old(shop, or
                     await server.start()
                 else:
                     os.kill(server.pid, signal.SIGCONT)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while True:
                         assert f'"version":{version}'.encode() in await cached.read(open_one.id)
                         assert await cached.read(final.id) == encode_order(last)
