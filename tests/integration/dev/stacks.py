@@ -15,14 +15,16 @@ from app.dev.stack.folder import DataFolder
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 90.0
+SELDOM_S = 0.2
+"""Between two looks that are a command each: such a process takes from those that are waited for."""
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    """Wait until the condition holds, and return what it found."""
+def until(condition: Callable[[], Any], timeout_s: float = 60.0, *, pause_s: float = 0.02) -> Any:
+    """Wait until the condition holds, and return what it found; `pause_s` between two looks."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(pause_s)
     return found
 
 

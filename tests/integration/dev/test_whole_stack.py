@@ -1,30 +1,30 @@
-"""The whole stack by its commands: what a newcomer sees, and that nothing of it outlives its supervisor."""
+"""The whole stack by its commands: what a newcomer sees, and that nothing of it outlives its supervisor.
+
+The first test makes the stack's data; each of the others finds whatever the one before left.
+"""
 
 import os
 import shlex
 import signal
-from collections.abc import Iterator
+import uuid
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from app.dev.stack import processes
-from tests.integration.dev.stacks import Stack, own_ports, until
+from tests.integration.dev.stacks import SELDOM_S, Stack, until
 
 MODES = ("gateway", "worker", "consumer")
+IN_ORDER = [*MODES, "sandbox", "temporal", "redis", "postgres"]
+WHOLE = True
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A whole stack that was never started; whatever the test leaves of it is stopped."""
-    own_ports(tmp_path / "data")
-    stack = Stack(tmp_path / "data", whole=True)
-    yield stack
-    stack.run("down")
-    assert stack.living() == []
+def stack(kept: Stack) -> Stack:
+    """The one of this file."""
+    return kept
 
 
 def all_pids(found: dict[str, Any]) -> dict[str, int]:
@@ -36,12 +36,15 @@ def all_pids(found: dict[str, Any]) -> dict[str, int]:
 
 def first_order(said: str) -> httpx.Response:
     """Do what the curl command in the summary does."""
-    command = shlex.split(said[said.index("curl") :].replace("\\\n", " ").replace("$(date +%s)", "now"))
+    command = shlex.split(
+        said[said.index("curl") :].replace("\\\n", " ").replace("$(date +%s)", uuid.uuid4().hex)
+    )
     headers = dict(value.split(": ", 1) for option, value in pairwise(command) if option == "-H")
     body = command[command.index("-d") + 1]
     return httpx.post(command[2], headers=headers, content=body, timeout=30)
 
 
+@pytest.mark.usefixtures("stopped")
 def test_the_printed_command_places_an_order_that_completes(stack: Stack) -> None:
     """From a folder with nothing in it to a completed order, by what `up` prints."""
     answer = first_order(stack.up())
@@ -60,9 +63,9 @@ def test_the_printed_command_places_an_order_that_completes(stack: Stack) -> Non
     assert len(all_pids(found)) == 7
 
 
+@pytest.mark.usefixtures("running")
 def test_killed_modes_come_back_on_their_ports(stack: Stack) -> None:
     """All of them and the sandbox at once."""
-    stack.up()
     before = stack.status()
     for name in (*MODES, "sandbox"):
         os.kill(all_pids(before)[name], signal.SIGKILL)
@@ -72,17 +75,31 @@ def test_killed_modes_come_back_on_their_ports(stack: Stack) -> None:
         changed = {name for name, pid in all_pids(found).items() if pid != all_pids(before)[name]}
         return found["state"] == "ready" and changed == {*MODES, "sandbox"}
 
-    until(again, 40)
+    until(again, pause_s=SELDOM_S)
     assert stack.status()["gateway"]["url"] == before["gateway"]["url"]
 
 
+@pytest.mark.usefixtures("running")
+def test_nothing_outlives_a_killed_supervisor(stack: Stack) -> None:
+    """The guard stops all in order."""
+    before = all_pids(stack.status())
+    log = stack.folder.log("guard")
+    known = len(log.read_text())
+    stack.kill(stack.supervisor())
+    until(lambda: not any(processes.identify(pid) for pid in before.values()))
+    until(lambda: stack.status()["state"] == "stopped", pause_s=SELDOM_S)
+    said = log.read_text()[known:].splitlines()
+    assert [line.rpartition(" ")[2] for line in said if ": stopping " in line] == IN_ORDER
+
+
+@pytest.mark.usefixtures("stopped")
 def test_up_completes_a_stack_in_which_modes_were_left_dead(stack: Stack) -> None:
     """With --no-restart, as tests of failures use it."""
     stack.up("--no-restart")
     before = all_pids(stack.status())
     for name in ("gateway", "worker", "postgres"):
         stack.kill(before[name])
-    found = until(lambda: (found := stack.status()) and len(all_pids(found)) == 4 and found)
+    found = until(lambda: (found := stack.status()) and len(all_pids(found)) == 4 and found, pause_s=SELDOM_S)
     assert found["state"] == "degraded"
     assert found["gateway"]["pids"] == []
     said = stack.up("--no-restart")
@@ -90,20 +107,15 @@ def test_up_completes_a_stack_in_which_modes_were_left_dead(stack: Stack) -> Non
     assert first_order(said).status_code in {200, 202}
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.full), signal.SIGKILL])
-def test_nothing_outlives_the_supervisor(stack: Stack, number: signal.Signals) -> None:
-    """Ctrl-C stops all in order; after a kill the guard does."""
+@pytest.mark.full
+@pytest.mark.usefixtures("stopped")
+def test_ctrl_c_stops_all_in_order(stack: Stack) -> None:
+    """Nothing outlives it, and it says what it stops."""
     process = stack.foreground()
     before = all_pids(stack.status())
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     until(lambda: not any(processes.identify(pid) for pid in before.values()))
-    if number == signal.SIGINT:
-        assert process.returncode == 0
-        stopped = [line.split()[0] for line in said.splitlines() if "stopped" in line]
-        assert stopped == [*MODES, "sandbox", "temporal", "redis", "postgres"]
-    else:
-        text = (stack.folder.logs / "guard.log").read_text()
-        order = [line.rpartition(" ")[2] for line in text.splitlines() if ": stopping " in line]
-        assert order == [*MODES, "sandbox", "temporal", "redis", "postgres"]
-    until(lambda: stack.status()["state"] == "stopped")
+    assert process.returncode == 0
+    assert [line.split()[0] for line in said.splitlines() if "stopped" in line] == IN_ORDER
+    until(lambda: stack.status()["state"] == "stopped", pause_s=SELDOM_S)
