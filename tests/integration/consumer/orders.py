@@ -205,7 +205,7 @@ class Orders:
         """The customers' summaries as they should be."""
         return [dict(row) for row in await self.database.fetch(EXPECTED_CUSTOMERS)]
 
-    async def caught_up(self, *, timeout_s: float = 30) -> None:
+    async def caught_up(self, *, timeout_s: float = 60) -> None:
         """Wait until everything has had its effect; then the summary is right to the piece."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -216,7 +216,7 @@ class Orders:
         assert await self.summary() == await self.expected()
         assert await self.customers() == await self.expected_customers()
 
-    async def all_caught_up(self, *, timeout_s: float = 30) -> None:
+    async def all_caught_up(self, *, timeout_s: float = 60) -> None:
         """Wait until everything has had its effect in every group; then all sums are right to the cent."""
         try:
             async with asyncio.timeout(timeout_s):

@@ -41,7 +41,7 @@ async def reading(
         yield parts
     finally:
         parts.reader.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await reader
         for task in beside:
             task.cancel()

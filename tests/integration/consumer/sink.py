@@ -70,7 +70,7 @@ class Sink:
         await self.going_on.wait()
         return "250 OK"
 
-    async def has(self, number: int, *, timeout_s: float = 20) -> list[EmailMessage]:
+    async def has(self, number: int, *, timeout_s: float = 60) -> list[EmailMessage]:
         """Wait until there are so many mails; all of them."""
         try:
             async with asyncio.timeout(timeout_s):

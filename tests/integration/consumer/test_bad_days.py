@@ -158,7 +158,7 @@ async def test_what_a_newer_release_wrote_is_set_aside_and_handled_after_the_upg
     async with running(database_url, redis_url, ("-c", HASTY), **TELLING) as older:
         await orders.complete(order)
         await orders.many(4)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(await letters.page(0, 10, states=(OPEN,))) < len(GROUPS):
                 await asyncio.sleep(0.05)
             while await orders.behind() > 1:

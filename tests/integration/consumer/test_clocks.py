@@ -81,7 +81,7 @@ async def test_who_lives_keeps_its_shards_when_the_databases_clock_is_set_forwar
         owners = (
             "SELECT owner, count(*) FROM shard_leases WHERE consumer_group = 'projections' GROUP BY owner"
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sorted(row["count"] for row in await database.fetch(owners)) != [SHARDS // 2] * 2:
                 await asyncio.sleep(0.05)
 

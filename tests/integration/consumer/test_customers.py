@@ -67,7 +67,7 @@ async def test_the_migration_waits_for_what_is_being_counted(older, older_effect
         waits = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%marks%'"
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (await older.database.fetch(waits))[0]["count"]:
                 await asyncio.sleep(0.01)
         await effects.set_marks({late.id: 1})

@@ -50,6 +50,6 @@ async def caught_up(database, group: str) -> None:
     """Wait until the group has seen every event there is."""
     statement = """SELECT count(*) FROM events e LEFT JOIN marks m ON m.subject = e.subject
         AND m.consumer_group = $1 WHERE e.sequence > coalesce(m.sequence, 0)"""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await database.fetch(statement, group))[0]["count"]:
             await asyncio.sleep(0.02)

@@ -15,6 +15,7 @@ from app.consumer.run import _until_stopped
 from app.infra import tasks
 from app.infra.postgres.dead_letters import DeadLetters
 from tests.integration.consumer.conftest import SHARDS
+from tests.patience import BUSY_S
 
 STUCK = """
 import asyncio
@@ -59,7 +60,7 @@ async def test_a_part_that_swallows_a_cancellation_does_not_keep_the_process(rea
     parts.start("relay", swallows(2))
     await asyncio.sleep(0)
     stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await _until_stopped(stop, readers, parts, 5) == 0
     assert not await parts.runs("relay")
 
@@ -71,7 +72,7 @@ async def test_a_part_that_never_ends_is_given_up(readers, monkeypatch):
     task = parts.start("relay", swallows(1_000))
     await asyncio.sleep(0)
     stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await _until_stopped(stop, readers, parts, 3) == 1
     while not task.done():
         task.cancel()
@@ -86,7 +87,7 @@ async def test_a_part_that_ends_by_itself_ends_the_process(readers):
 
     parts, stop = Parts(), asyncio.Event()
     parts.start("relay", fails())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await _until_stopped(stop, readers, parts, 3) == 1
     assert stop.is_set()
 
@@ -105,7 +106,7 @@ async def test_the_stop_flag_ends_a_part_that_lost_its_cancellation():
     await asyncio.sleep(0)
     stop.set()
     task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await task
 
 
@@ -115,4 +116,4 @@ def test_a_process_that_cannot_end_is_ended():
     ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, timeout=20, check=False)
     assert ended.returncode == 1, ended.stderr
     assert b"stopped_by_force" in ended.stdout + ended.stderr
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 10 + BUSY_S

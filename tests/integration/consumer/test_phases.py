@@ -48,7 +48,7 @@ async def test_a_kill_in_every_phase_loses_and_doubles_nothing(database_url, red
     for consumer in doomed:
         await consumer.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await consumer.process.wait() == -signal.SIGKILL, consumer.log()
         finally:
             await consumer.close()

@@ -176,7 +176,7 @@ async def test_a_waiting_consumer_can_be_stopped(tmp_path):
     await consumer.start()
     try:
         await consumer.until_live()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await consumer.end() == 0
     finally:
         await consumer.close()

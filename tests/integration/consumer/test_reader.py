@@ -80,11 +80,11 @@ async def test_what_was_read_ahead_is_applied_once_by_whoever_has_the_shard_then
     await orders.many(48)
     total = await relay()
     async with reading(database, clients, watched):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(applied) < total // 4:
                 await asyncio.sleep(0.005)
         async with reading(database, clients, watched):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(applied) < total // 2:
                     await asyncio.sleep(0.005)
         await nothing_pending(clients)
@@ -110,7 +110,7 @@ async def test_large_events_are_taken_a_few_at_a_time(orders, database, group, c
 
 async def test_an_emptied_redis_is_noticed_and_used_again(orders, database, group, clients, relay):
     """Groups are made again from the beginning, and whoever can compare with the store is told."""
-    async with reading(database, clients, group) as parts, asyncio.timeout(10):
+    async with reading(database, clients, group) as parts, asyncio.timeout(60):
         lost = parts.reconciler._lost
         await lost.wait()
         lost.clear()

@@ -52,7 +52,7 @@ async def relaying(database_url, clients, database, *chores, leaves=True):
 
 async def drained(orders) -> None:
     """Wait until no event waits."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await orders.waiting():
             await asyncio.sleep(0.02)
 
@@ -136,7 +136,7 @@ async def test_every_shard_has_one_relay_and_each_relay_a_fair_share(database_ur
 async def until_shared(database, names) -> None:
     """Wait until these have all shards, and fair shares."""
     share = -(-SHARDS // len(names))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             rows = await database.fetch(OWNERS, lease_group(SHARDS))
             owners = [row["owner"] for row in rows]

@@ -77,7 +77,7 @@ async def test_a_group_that_comes_later_has_what_was_trimmed(
     async with reading(database, clients, later) as parts:
         gap = asyncio.create_task(for_ever("gap", parts.reconciler.run))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await orders.summary() != await orders.expected():
                     await asyncio.sleep(0.05)
         finally:

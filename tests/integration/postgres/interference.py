@@ -39,7 +39,7 @@ async def holding(other: Connection, statement: str, *arguments: object) -> Asyn
 async def begun(other: Connection, work: Awaitable[R], waiting: int = 1) -> asyncio.Task[R]:
     """Begin something that will have to wait for a lock, and return when it does."""
     task = asyncio.ensure_future(work)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(await other.fetch(BLOCKED)) < waiting:
             assert not task.done(), "it did not wait for anything"
             await asyncio.sleep(0.005)

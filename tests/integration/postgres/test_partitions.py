@@ -212,7 +212,7 @@ async def test_the_consumer_makes_them(database: Database, other: Connection):
     """The relay's leader does, again and again."""
     await store(other, prices("cup", 1, [month(-5)]))
     making = asyncio.create_task(make_partitions(PostgresPartitions(database), Patience("test")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while [part for *_, part in await places(other)] != [name(-5)]:
             assert not making.done()
             await asyncio.sleep(0.01)
