@@ -35,14 +35,19 @@ class RequestTraces:
 
     def ended(self, span: OpenSpan, call: Call, status: int) -> None:
         """Say what came of a request, and end its span."""
-        method = call.method if call.method in METHODS else "other"
-        span.rename(f"{method} {call.route}")
-        span.set("http.request.method", method)
-        span.set("http.route", call.route)
-        span.set("http.response.status_code", status)
-        span.set("holdfast.correlation_id", call.correlation_id)
-        if call.order_id is not None and ORDER_ID.match(call.order_id):  # else it is whatever somebody typed
-            span.set("holdfast.order_id", call.order_id)
-        if status >= _FAILED:
-            span.fail(str(status))
+        if span.is_kept:
+            _describe(span, call, status)
         span.__exit__(None, None, None)
+
+
+def _describe(span: OpenSpan, call: Call, status: int) -> None:
+    method = call.method if call.method in METHODS else "other"
+    span.rename(f"{method} {call.route}")
+    span.set("http.request.method", method)
+    span.set("http.route", call.route)
+    span.set("http.response.status_code", status)
+    span.set("holdfast.correlation_id", call.correlation_id)
+    if call.order_id is not None and ORDER_ID.match(call.order_id):  # else it is whatever somebody typed
+        span.set("holdfast.order_id", call.order_id)
+    if status >= _FAILED:
+        span.fail(str(status))

@@ -44,6 +44,8 @@ _DROPPED: Final = TraceFlags(TraceFlags.DEFAULT)
 _WELL: Final = Status(StatusCode.UNSET)
 _FAILED: Final = Status(StatusCode.ERROR)
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})\Z")
+_ODD: Final = frozenset("13579bdf")
+"""The last digit of a traceparent whose trace is kept: its lowest bit says so."""
 _RATIO_OF: Final = 2**64
 """A trace that begins here is kept where half of its id is below the share of this, as in the SDK."""
 _KINDS: Final[Mapping[Kind, SpanKind]] = {
@@ -229,7 +231,8 @@ class Traces:
 
     def of_many(self, name: str, kind: Kind, traceparents: Sequence[str | None]) -> OpenSpan | None:
         """A trace of its own, linked to all that it works for; None where none of them is sampled."""
-        contexts = map(context_of, dict.fromkeys(traceparents))
+        kept = [given for given in dict.fromkeys(traceparents) if given and given[-1] in _ODD]
+        contexts = map(context_of, kept)
         known = [context for context in contexts if context and context.trace_flags.sampled]
         if not known:
             return None
