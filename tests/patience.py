@@ -31,8 +31,6 @@ from app.infra.postgres import combiner, pool
 from app.infra.redis import clients, gate
 
 DEADLINE_S = 30.0
-BUSY_S = 10.0
-"""How much longer than is promised anything may take on a machine that has other things to do, in seconds."""
 
 _REDIS = [(clients, "REQUEST_DEADLINE_S"), (cached_orders, "REQUEST_DEADLINE_S")]
 _REQUESTS = [

@@ -9,9 +9,9 @@ import pytest
 
 from app.consumer.effect import Delivery
 from app.infra.postgres.leases import LEASE_S, LeaseLostError, ShardLeases
+from tests.busy import BUSY_S
 from tests.integration.consumer.processes import running
 from tests.integration.consumer.readers import SHARDS, nothing_pending, reading, relay
-from tests.patience import BUSY_S
 
 TAKE_OVER_S = 2.0
 

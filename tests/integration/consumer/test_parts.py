@@ -14,8 +14,8 @@ from app.consumer.patience import for_ever
 from app.consumer.run import _until_stopped
 from app.infra import tasks
 from app.infra.postgres.dead_letters import DeadLetters
+from tests.busy import BUSY_S
 from tests.integration.consumer.conftest import SHARDS
-from tests.patience import BUSY_S
 
 STUCK = """
 import asyncio

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from app.gateway import auth
+from tests.busy import BUSY_S
 from tests.integration.gateway.served import Gateway, opened, problem
-from tests.patience import BUSY_S
 
 ROUTES = [
     ("POST", "/v1/orders", "orders:write"),

@@ -16,9 +16,10 @@ from app.gateway import auth, cached_orders
 from app.gateway.edge import Edge
 from app.infra.postgres.migrate import migrate
 from app.observability.access_log import AccessLog
+from tests.busy import BUSY_S
 from tests.integration.gateway.lifecycle import confirm
 from tests.integration.gateway.served import NOBODY, Gateway, problem, serving
-from tests.patience import BUSY_S, hasty
+from tests.patience import hasty
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 
 from app.dev.seed import seed
 from app.dev.stack.ports import any_free
+from tests.busy import BUSY_S
 from tests.integration.gateway.live import Log, Stream, logging_to, opened
 from tests.integration.gateway.process import GatewayProcess, running
 from tests.integration.gateway.served import KEY
-from tests.patience import BUSY_S
 
 LAST = 12
 ORDER = {

@@ -14,9 +14,9 @@ import pytest
 
 from app.dev.seed import seed
 from app.dev.stack.ports import any_free
+from tests.busy import BUSY_S
 from tests.integration.gateway.process import running, start
 from tests.integration.gateway.served import KEY, NOBODY, raw
-from tests.patience import BUSY_S
 
 ORDER = {
     "customer_id": "cust-1",

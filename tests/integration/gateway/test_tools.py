@@ -11,9 +11,9 @@ import pytest
 
 from app.dev.seed import SEEDS, seed
 from app.infra.postgres.api_keys import SCOPES
+from tests.busy import BUSY_S
 from tests.integration.gateway.process import ROOT
 from tests.integration.gateway.served import Gateway, problem
-from tests.patience import BUSY_S
 
 
 async def holdfast(database_url: str, *arguments: str, **environment: str) -> tuple[int, str, str]:

@@ -40,7 +40,7 @@ async def works(client: Client) -> bool:
 
 
 async def until(
-    is_so: Callable[[], object] | Callable[[], Awaitable[object]], what: str, within_s: float = 5.0
+    is_so: Callable[[], object] | Callable[[], Awaitable[object]], what: str, within_s: float = 60
 ) -> float:
     """Wait for a condition; how long it took, in seconds."""
     started = time.monotonic()

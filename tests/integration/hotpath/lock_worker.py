@@ -39,7 +39,7 @@ async def main(url: str, tasks: int) -> None:
         Subscriptions(address, name="worker-wakes") as subscriptions,
         Locks(client, subscriptions, prefix=PREFIX) as locks,
     ):
-        assert await client.ready(10)
+        assert await client.ready(60)
         print("ready", flush=True)
         await asyncio.gather(*(work(client, locks) for _ in range(tasks)))
 

@@ -37,12 +37,12 @@ async def process(
         Subscriptions(Address.parse(wakes_url or url), name="lock-wakes") as subscriptions,
         Locks(client, subscriptions, prefix=PREFIX) as locks,
     ):
-        assert await client.ready(5)
+        assert await client.ready(60)
         await until(lambda: locks.is_listening)
         yield Process(client, subscriptions, locks)
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(timeout_s):
         while not condition():
@@ -62,7 +62,7 @@ async def queue(client: Client, name: str) -> list[bytes]:
 
 async def queued(client: Client, name: str, count: int) -> None:
     """Wait until so many places are taken in the server's line."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(await queue(client, name)) != count:
             await asyncio.sleep(0.001)
 
@@ -73,7 +73,7 @@ async def left_behind(client: Client) -> set[bytes]:
     return {key for key in found if not key.endswith(b":tokens")}
 
 
-async def nothing_is_left(client: Client, timeout_s: float = 5) -> None:
+async def nothing_is_left(client: Client, timeout_s: float = 60) -> None:
     """Wait until no lock and no place in a line is left."""
     async with asyncio.timeout(timeout_s):
         while await left_behind(client):

@@ -206,7 +206,7 @@ async def test_a_flash_sale_lets_as_many_pass_as_there_are(redis_url: str):
         for number in range(4)
     ]
     for client in clients:
-        assert await client.ready(10)
+        assert await client.ready(60)
     await count(clients[0], cup=50)
     admissions = [Admission(client, Buckets()) for client in clients]
     await asyncio.gather(*(ask(admission, {"pot": 1}) for admission in admissions))  # they know the script

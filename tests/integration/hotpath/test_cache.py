@@ -13,6 +13,7 @@ from app.hotpath.cache_entries import Entry, Loaded, judge
 from app.hotpath.client import Client
 from app.hotpath.errors import Overloaded
 from app.hotpath.flights import Flights
+from tests.busy import BUSY_S
 
 
 class Source:
@@ -39,7 +40,7 @@ class Source:
         return Loaded(body, **self.limits)
 
 
-async def until(is_so, timeout_s: float = 5.0) -> None:
+async def until(is_so, timeout_s: float = 60) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(timeout_s):
         while not is_so():
@@ -55,7 +56,7 @@ async def until_put(cache: Cache, count: int = 1) -> None:
 async def client(redis_url):
     """A client of an empty Redis."""
     async with Client(Address.parse(redis_url), name="cache") as one:
-        assert await one.ready(5)
+        assert await one.ready(60)
         yield one
 
 
@@ -130,11 +131,11 @@ async def test_a_load_has_a_deadline(client):
     """Whoever waits is told in time; the load itself goes on and is written."""
     cache = Cache(client, load_deadline_s=0.05)
     source = Source()
-    source.takes_s = 0.2
+    source.takes_s = 1.0
     started = monotonic()
     with pytest.raises(TimeoutError):
         await cache.read("k", source.load)
-    assert monotonic() - started < 0.15
+    assert monotonic() - started < 0.95
     await until_put(cache)
     await cache.close()
 
@@ -282,7 +283,7 @@ async def test_without_redis_the_loader_is_asked_once_for_all():
         found = await asyncio.gather(*(cache.read("k", source.load) for _ in range(100)))
         assert set(found) == {b"value"}
         assert source.asked == 2
-        assert monotonic() - started < 0.2
+        assert monotonic() - started < 0.2 + BUSY_S
         await cache.close()
 
 
@@ -317,7 +318,7 @@ async def test_a_write_that_was_stuck_on_its_way_comes_to_nothing(fault_proxy, r
         Client(address, name="a", deadline_s=0.05) as there,
         Client(Address.parse(redis_url), name="b") as here,
     ):
-        assert await there.ready(5)
+        assert await there.ready(60)
         cache = Cache(there)
         await cache.put_all([Entry("other", Loaded(b"v", 60), monotonic())])
         await here.execute("CONFIG", "RESETSTAT")
@@ -326,7 +327,7 @@ async def test_a_write_that_was_stuck_on_its_way_comes_to_nothing(fault_proxy, r
         await until(lambda: cache.statistics.unput == 1)
         await asyncio.sleep(0.3)
         fault_proxy.heal()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while b"cmdstat_evalsha:calls=1," not in await here.execute("INFO", "commandstats"):
                 await asyncio.sleep(0.005)
         assert not await here.execute("EXISTS", "k")
@@ -371,7 +372,7 @@ async def test_after_a_reconnect_the_clock_is_asked_again(redis_url):
         me = await client.execute("CLIENT", "ID")
         await client.execute("CLIENT", "KILL", "ID", me, "SKIPME", "no")
         await until(lambda: not clock.is_known(monotonic()))
-        assert await client.ready(5)
+        assert await client.ready(60)
         await clock.know()
         assert clock.is_known(monotonic())
 

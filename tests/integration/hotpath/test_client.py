@@ -17,6 +17,7 @@ from app.hotpath.client import Client
 from app.hotpath.errors import ErrorReply, NotSent
 from app.hotpath.pipeline import WAVES_MIN
 from app.hotpath.scripts import Script
+from tests.busy import BUSY_S
 from tests.integration.hotpath.callers import ended, opened, until, works
 from tests.proxy import FaultProxy
 from tests.servers import redis_in
@@ -322,7 +323,7 @@ async def test_tls(redis_url: str, certificate: Path):
         answers = await asyncio.gather(*(client.execute("ECHO", n) for n in range(500)))
         assert answers == [b"%d" % n for n in range(500)]
         await ended(client.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"))
-        assert await until(lambda: works(client), "it is back") < 2
+        assert await until(lambda: works(client), "it is back") < 2 + BUSY_S
 
 
 @pytest.mark.parametrize(

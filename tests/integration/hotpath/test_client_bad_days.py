@@ -17,13 +17,13 @@ from app.dev.servers import EmbeddedValkey
 from app.hotpath.address import Address
 from app.hotpath.client import Client
 from app.hotpath.errors import HotpathError, MayHaveHappened, NotSent, Unreachable
+from tests.busy import BUSY_S
 from tests.integration.hotpath.callers import PATIENT_S, ended, opened, until, works
 from tests.proxy import FAULTS, FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 DEADLINE_S = 0.1
-LATE_S = 0.4
 """How much later than its deadline a command may end on a machine that other tests use, too."""
 
 
@@ -52,12 +52,12 @@ async def test_every_command_ends_in_its_deadline(fault_proxy: FaultProxy, fault
         began = time.monotonic()
         while time.monotonic() - began < 0.3:
             outcomes = await asyncio.gather(*(timed(client, "ECHO", n) for n in range(20)))
-            assert max(seconds for seconds, _ in outcomes) < DEADLINE_S + LATE_S
+            assert max(seconds for seconds, _ in outcomes) < DEADLINE_S + BUSY_S
             for n, (_, outcome) in enumerate(outcomes):
                 assert outcome == b"%d" % n or isinstance(outcome, NotSent | MayHaveHappened)
             await asyncio.sleep(0.002)
         fault_proxy.heal()
-        assert await until(lambda: works(client), "all is normal again") < 2
+        assert await until(lambda: works(client), "all is normal again") < 2 + BUSY_S
 
 
 @pytest.mark.parametrize("seconds", [0.3, pytest.param(5, marks=pytest.mark.full)])
@@ -104,7 +104,7 @@ async def test_a_dead_server_costs_microseconds(own_redis: EmbeddedValkey):
         assert isinstance(outcome, Unreachable)
         assert "refused" in str(outcome) or "failed" in str(outcome)
         await own_redis.start()
-        assert await until(lambda: works(client), "it is back") < 2
+        assert await until(lambda: works(client), "it is back") < 2 + BUSY_S
         assert client.is_up
 
 
@@ -119,7 +119,7 @@ async def test_a_silent_server_is_asked_by_the_client_not_by_its_callers(own_red
             waits = 0
             while client.is_up:
                 seconds, outcome = await timed(client, "PING")
-                assert seconds < DEADLINE_S + LATE_S
+                assert seconds < DEADLINE_S + BUSY_S
                 assert isinstance(outcome, MayHaveHappened)
                 waits += 1
             assert waits == 3
@@ -129,7 +129,7 @@ async def test_a_silent_server_is_asked_by_the_client_not_by_its_callers(own_red
             assert not client.is_up
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
-        assert await until(lambda: works(client), "it answers again") < 2
+        assert await until(lambda: works(client), "it answers again") < 2 + BUSY_S
     assert told == ["down: the server does not answer in time", "up"]
 
 
@@ -151,7 +151,7 @@ async def test_a_short_silence_opens_and_closes_the_breaker(fault_proxy: FaultPr
         await asyncio.gather(*(ended(client.execute("PING")) for _ in range(3)))
         assert not client.is_up
         fault_proxy.heal()
-        assert await until(lambda: client.is_up, "it is up") < 0.5 + LATE_S
+        assert await until(lambda: client.is_up, "it is up") < 0.5 + BUSY_S
         assert client.statistics.connections == 1
 
 
@@ -164,7 +164,7 @@ async def test_impatient_callers_do_not_close_the_way_for_others(fault_proxy: Fa
             assert {type(outcome) for outcome in await asyncio.gather(*hasty)} == {MayHaveHappened}
         assert client.is_up
         fault_proxy.to_client.silence()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             while client.is_up:  # but silence is silence
                 await ended(client.execute("PING", deadline_s=0.001))
 
@@ -212,7 +212,7 @@ async def test_a_process_that_is_always_late_still_ends_its_commands(fault_proxy
         finally:
             hogging.cancel()
         assert isinstance(outcome, MayHaveHappened)
-        assert seconds < DEADLINE_S + 8 * 0.05 + LATE_S
+        assert seconds < DEADLINE_S + 8 * 0.05 + BUSY_S
 
 
 SLEEPER = """
@@ -221,8 +221,8 @@ from app.hotpath.address import Address
 from app.hotpath.client import Client
 
 async def run() -> None:
-    async with Client(Address.parse(sys.argv[1]), name="sleeper", deadline_s=0.1) as client:
-        assert await client.ready(10)
+    async with Client(Address.parse(sys.argv[1]), name="sleeper", deadline_s=1) as client:
+        assert await client.ready(60)
         for n in range(3000):
             if n == 100:
                 print("begun", flush=True)
@@ -231,7 +231,7 @@ async def run() -> None:
             await asyncio.sleep(0.001)
             if n == 100:
                 begun_at = time.monotonic()
-            elif n > 200 and time.monotonic() - begun_at > 1.5:
+            elif n > 200 and time.monotonic() - begun_at > 3:
                 break
         print(client.statistics.timeouts, client.statistics.connections)
 
@@ -241,14 +241,14 @@ async def run() -> None:
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_a_process_that_was_stopped_does_not_blame_the_server(redis_url: str, loop: str):
-    """SIGSTOP for a second in the middle of commands with a tenth of one: none fails."""
+    """SIGSTOP for two seconds in the middle of commands with one: none fails."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SLEEPER, redis_url, loop, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert await child.stdout.readline() == b"begun\n"
         child.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         child.send_signal(signal.SIGCONT)
         output, _ = await child.communicate()
     finally:
@@ -269,10 +269,10 @@ async def test_an_idle_connection_that_died_silently_is_found(fault_proxy: Fault
         assert client.statistics.connections == 1
         assert client.statistics.replies >= 2  # the heart beats
         getattr(fault_proxy, way).silence()
-        async with asyncio.timeout(0.2 + DEADLINE_S + 1 + 2 * LATE_S):
+        async with asyncio.timeout(0.2 + DEADLINE_S + 1 + BUSY_S):
             await lost.wait()
         fault_proxy.heal()
-        assert await until(lambda: works(client), "it is back") < 2
+        assert await until(lambda: works(client), "it is back") < 2 + BUSY_S
 
 
 async def test_a_server_that_only_pushes_is_deaf(fault_proxy: FaultProxy, redis_url: str):
@@ -294,7 +294,7 @@ async def test_a_server_that_only_pushes_is_deaf(fault_proxy: FaultProxy, redis_
             await ended(client.execute("PING"))
             return client._connection is None
 
-        assert await until(is_lost, "it is given up") < 3
+        assert await until(is_lost, "it is given up") < 3 + BUSY_S
         assert pushes[0] == [b"invalidate", [b"k"]]
 
 
@@ -309,13 +309,16 @@ async def test_pauses_between_attempts_grow_are_bounded_and_uneven(fault_proxy: 
         await fault_proxy.end()
         await until(lambda: len(attempts) == 8, "some attempts")
         pauses = [after - before for before, after in pairwise(attempts)]
-    assert pauses[0] < 0.05 + LATE_S
-    assert all(0.25 <= pause < 0.5 + LATE_S for pause in pauses[5:])
+    assert pauses[0] < 0.05 + BUSY_S
+    assert all(0.25 <= pause < 0.5 + BUSY_S for pause in pauses[5:])
     assert len({round(pause, 4) for pause in pauses}) == len(pauses)
 
 
-async def test_commands_wait_for_a_connection_that_comes_back_at_once(fault_proxy: FaultProxy):
+async def test_commands_wait_for_a_connection_that_comes_back_at_once(
+    fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+):
     """A reconnect is not seen by callers, but for the commands that were under way."""
+    monkeypatch.setattr("app.hotpath.client.GRACE_S", 60.0)
     lost = asyncio.Event()
     async with opened(fault_proxy.url) as client:
         client.when_lost.append(lost.set)
@@ -335,7 +338,7 @@ async def test_commands_wait_no_longer_than_a_moment_for_a_connection(fault_prox
         await until(lambda: client._connection is None, "it is lost")
         seconds, outcome = await timed(client, "PING", deadline_s=PATIENT_S)
         assert isinstance(outcome, Unreachable)
-        assert seconds < 0.2 + LATE_S
+        assert seconds < 0.2 + BUSY_S
         assert await cost_of_refusal(client) < 50e-6
 
 
@@ -346,7 +349,7 @@ async def test_nothing_listens_and_then_something_does(fault_proxy: FaultProxy):
         assert not await client.ready(0.1)
         assert isinstance(await ended(client.execute("PING")), NotSent)
         fault_proxy.listen()
-        assert await until(lambda: works(client), "it is there") < 2
+        assert await until(lambda: works(client), "it is there") < 2 + BUSY_S
         assert await client.ready(0)
 
 

@@ -9,6 +9,7 @@ import pytest
 from app.hotpath.address import Address
 from app.hotpath.client import Client
 from app.hotpath.errors import HotpathError, MayHaveHappened, NotSent, Unreachable
+from tests.busy import BUSY_S
 from tests.integration.hotpath.callers import ended, opened, until
 from tests.proxy import FAULTS, FaultProxy
 
@@ -33,7 +34,7 @@ async def test_commands_that_are_not_answered_do_not_hold_it_up(fault_proxy: Fau
         issued = [client.execute("ECHO", n, safe=bool(n % 2)) for n in range(10)]
         started = time.monotonic()
         await client.close()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 2 + BUSY_S
         outcomes = await asyncio.gather(*issued, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {MayHaveHappened}
 
@@ -47,7 +48,7 @@ async def test_after_it_commands_are_refused(redis_url: str):
         assert "it is not open" in str(error)
     client.open()
     client.open()
-    assert await client.ready(5)
+    assert await client.ready(60)
     await client.close()
     client.open()
     error = await ended(client.execute("PING"))
@@ -97,7 +98,7 @@ async def test_in_the_middle_of_a_fault(fault_proxy: FaultProxy, seed: int, faul
             issued += [client.execute("INCR", "k", safe=bool(n % 2), deadline_s=30) for n in range(20)]
             started = time.monotonic()
             await client.close()
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 2 + BUSY_S
             assert all(future.done() for future in issued)
             for future in issued:
                 assert future.exception() is None or isinstance(future.exception(), HotpathError)
@@ -150,6 +151,6 @@ async def test_a_greeting_that_fails_is_tried_again(redis_url: str, nothing_left
     why: list[str] = []
     async with Client(Address.parse(redis_url), name="test", greeting=greet) as client:
         client.when_down.append(why.append)
-        assert await client.ready(5)
+        assert await client.ready(60)
         assert not greetings
         assert "a defect" in why[0]

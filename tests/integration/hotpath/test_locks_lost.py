@@ -9,6 +9,7 @@ import pytest
 from app.dev.servers import EmbeddedValkey
 from app.hotpath.errors import HotpathError
 from app.hotpath.locks import Lease, LockLost, LockNotAcquired
+from tests.busy import BUSY_S
 from tests.integration.hotpath.lock_world import Process, nothing_is_left, process, queued, until
 from tests.proxy import FaultProxy
 
@@ -31,7 +32,7 @@ async def seconds_until_lost(lease: Lease) -> float:
     """How long it takes until the holder is told."""
     loop = asyncio.get_running_loop()
     started = loop.time()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await lease.lost
     assert lease.is_lost
     assert not lease.is_held
@@ -43,7 +44,7 @@ async def seconds_until_lost(lease: Lease) -> float:
 async def test_a_lock_that_is_held_long_is_renewed(one, two):
     """Six lifetimes later it is still ours, and no other process had it."""
     async with one.locks.hold("n", lifetime_s=0.3) as lease:
-        waiting = asyncio.create_task(two.locks.hold("n", wait_s=10).__aenter__())
+        waiting = asyncio.create_task(two.locks.hold("n", wait_s=30).__aenter__())
         before = one.client.statistics.commands
         await asyncio.sleep(1.8)  # time itself is under test
         assert lease.is_held
@@ -85,15 +86,16 @@ async def test_a_lock_that_was_taken_away_is_told_at_the_next_renewal(one, two, 
             await one.client.execute("DEL", lease.key)
         if how == "stolen":
             async with two.locks.hold("n") as other:
-                assert await seconds_until_lost(lease) < 0.35
+                assert await seconds_until_lost(lease) < 0.35 + BUSY_S
                 assert other.is_held
         else:
-            assert await seconds_until_lost(lease) < 0.35
+            assert await seconds_until_lost(lease) < 0.35 + BUSY_S
     await nothing_is_left(one.client)
 
 
-async def test_who_leaves_a_lost_lock_wakes_those_who_wait(one, two):
-    """A lock that was deleted wakes nobody; its late release does, within a round trip and not a second."""
+async def test_who_leaves_a_lost_lock_wakes_those_who_wait(one, two, monkeypatch):
+    """A lock that was deleted wakes nobody; its late release does, at once."""
+    monkeypatch.setattr("app.hotpath.locks_line.NET_S", 60.0)  # nobody asks but who is woken
     loop = asyncio.get_running_loop()
     for _ in range(3):
         async with one.locks.hold("n") as lease:
@@ -102,7 +104,7 @@ async def test_who_leaves_a_lost_lock_wakes_those_who_wait(one, two):
             await one.client.execute("DEL", lease.key)
             started = loop.time()
         next_lease = await waiting
-        assert loop.time() - started < 0.3
+        assert loop.time() - started < 0.3 + BUSY_S
         assert await next_lease.release()
 
 
@@ -111,7 +113,7 @@ async def test_a_server_that_does_not_answer_lets_the_lease_run_out_here_first(f
     async with process(fault_proxy.url, deadline_s=0.1) as one:
         lease = await one.locks.hold("n", lifetime_s=0.8).__aenter__()
         fault_proxy.to_server.silence()
-        waiting = asyncio.create_task(two.locks.hold("n", wait_s=10).__aenter__())
+        waiting = asyncio.create_task(two.locks.hold("n", wait_s=30).__aenter__())
         assert await seconds_until_lost(lease) < 0.85
         assert not waiting.done()
         other = await waiting
@@ -167,7 +169,7 @@ async def test_a_shorter_lifetime_is_believed_before_it_is_confirmed(fault_proxy
         fault_proxy.to_client.silence()
         with pytest.raises(HotpathError):
             await lease.extend(0.3)
-        assert await seconds_until_lost(lease) < 0.35
+        assert await seconds_until_lost(lease) < 0.35 + BUSY_S
         fault_proxy.heal()
 
 
@@ -192,7 +194,7 @@ async def test_a_server_that_was_restarted_has_no_locks_and_everybody_knows(own_
         await until(lambda: not one.client.is_up)
         assert lease.is_held  # its lifetime has not ended, and nobody knows better
         await own_server.start()
-        assert await seconds_until_lost(lease) < 5
+        assert await seconds_until_lost(lease) < 5 + BUSY_S
         done, _ = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         first = done.pop().result()
         assert (

@@ -11,6 +11,7 @@ import pytest
 
 from app.hotpath.address import Address
 from app.hotpath.client import Client
+from tests.busy import BUSY_S
 from tests.integration.hotpath.lock_world import keys, nothing_is_left
 
 TASKS = 50
@@ -46,7 +47,7 @@ async def turns(client: Client) -> int:
     return await client.execute("LLEN", "log")
 
 
-async def more_turns(client: Client, count: int, timeout_s: float = 20) -> float:
+async def more_turns(client: Client, count: int, timeout_s: float = 60) -> float:
     """Wait for so many more; in how many seconds they came."""
     loop = asyncio.get_running_loop()
     started, before = loop.time(), await turns(client)
@@ -68,13 +69,13 @@ async def test_four_processes_one_holder_with_kills_and_resets(client, redis_url
             await victim.wait()
             await stack.enter_async_context(worker(redis_url))
             # At most the dead one's lifetime (3 s) passes before the others go on.
-            assert await more_turns(client, 50) < 10
+            assert await more_turns(client, 50) < 10 + BUSY_S
         for _ in range(5):
             await client.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await client.execute("CLIENT", "KILL", "TYPE", "pubsub")
             await more_turns(client, 50)
         owners = set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(owners) < 4:  # nobody is starved
                 holder = await client.execute("GET", held_key)
                 owners.add((holder or b"").partition(b".")[0])

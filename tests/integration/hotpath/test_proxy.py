@@ -10,6 +10,7 @@ from typing import Self
 
 import pytest
 
+from tests.busy import BUSY_S
 from tests.proxy import FAULTS, FaultProxy
 
 PING = b"*1\r\n$4\r\nPING\r\n"
@@ -66,7 +67,7 @@ async def test_a_delay_delays_and_does_not_slow_down(fault_proxy: FaultProxy):
             caller.writer.write(PING)
             await caller.writer.drain()
         assert await caller.reader.readexactly(20 * len(PONG)) == 20 * PONG
-        assert 0.1 <= time.perf_counter() - started < 0.5
+        assert 0.1 <= time.perf_counter() - started < 0.5 + BUSY_S
 
 
 @pytest.mark.parametrize("way", ["to_server", "to_client"])
@@ -152,7 +153,7 @@ async def test_every_socket_is_closed_however_early_its_connection_ends(fault_pr
                 caller.setblocking(False)
                 before = fault_proxy.accepted
                 await loop.sock_connect(caller, ("127.0.0.1", fault_proxy.port))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     while fault_proxy.accepted == before:
                         await asyncio.sleep(0)
                 for _ in range(turns // 2):

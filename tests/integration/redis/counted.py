@@ -24,12 +24,12 @@ NUMBERS = itertools.count()
 @asynccontextmanager
 async def connected(url: str, name: str) -> AsyncIterator[Client]:
     """A client that is up."""
-    async with Client(Address.parse(url), name=name) as client:
-        assert await client.ready(10)
+    async with Client(Address.parse(url), name=name, deadline_s=30) as client:
+        assert await client.ready(60)
         yield client
 
 
-async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 10) -> float:
+async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 60) -> float:
     """Wait until something is so; the seconds it took."""
     started = time.perf_counter()
     async with asyncio.timeout(within_s):

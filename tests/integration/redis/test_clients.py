@@ -12,11 +12,12 @@ from app.domain.errors import Unavailable
 from app.infra.redis import clients as redis_clients
 from app.infra.redis.clients import Breaker, open_redis
 from app.observability import metrics
+from tests.busy import BUSY_S
 
 NOBODY = "redis://127.0.0.1:1"
 
 
-async def until(is_so, timeout_s: float = 10.0) -> None:
+async def until(is_so, timeout_s: float = 60) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(timeout_s):
         while not is_so():
@@ -42,7 +43,7 @@ async def fails_in_redis_py(clients) -> float:
 
 async def until_well(clients) -> None:
     """Wait until commands are answered again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await clients.is_well()
@@ -60,11 +61,11 @@ async def test_a_stuck_server_costs_the_deadline_then_nothing(valkey, clients, a
     os.kill(valkey.pid, signal.SIGSTOP)
     try:
         first = [await ask(clients) for _ in range(Breaker.FAILURES_MAX)]
-        assert max(first) < 0.5
+        assert max(first) < 0.5 + BUSY_S
         started = time.perf_counter()
         for _ in range(100):
             await ask(clients)
-        assert time.perf_counter() - started < 0.1
+        assert time.perf_counter() - started < 5  # not a hundred deadlines
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
     await until_well(clients)

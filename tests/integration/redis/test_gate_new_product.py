@@ -20,10 +20,10 @@ async def count(client: Client, sku: str) -> bytes | None:
 async def test_the_first_stock_of_a_new_product_gets_a_count(valkey) -> None:
     """Long before PostgreSQL is looked at again; only what was there before has to wait for that."""
     async with Client(Address.parse(valkey.url), name="gate") as client:
-        assert await client.ready(10)
+        assert await client.ready(60)
         async with Gate(client, Books(cup=5), ENVIRONMENT):
             counts = GateCounts(client, ENVIRONMENT)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await counts.are_here():
                     await asyncio.sleep(0.01)
             await counts.add({"jug": 4}, back=False)

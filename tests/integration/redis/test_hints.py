@@ -5,11 +5,12 @@ import time
 
 from app.infra.redis.clients import open_redis
 from app.infra.redis.hints import Hints
+from tests.busy import BUSY_S
 
 
 async def settled(listener) -> None:
     """Wait for the hint that every new connection reports."""
-    assert await listener.wait(5)
+    assert await listener.wait(60)
 
 
 async def test_a_hint_arrives(clients):
@@ -19,7 +20,7 @@ async def test_a_hint_arrives(clients):
     await settled(listener)
     assert not await listener.wait(0.05)
     hints.publish("c")
-    assert await listener.wait(5)
+    assert await listener.wait(60)
     assert not await listener.wait(0.05)
 
 
@@ -30,7 +31,7 @@ async def published(clients) -> int:
 
 async def sent(hints) -> None:
     """Wait until nothing waits to be sent."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while hints._sending is not None:
             await asyncio.sleep(0.001)
 
@@ -38,7 +39,7 @@ async def sent(hints) -> None:
 async def test_hints_of_one_moment_are_one(clients):
     """A thousand commits in one tick are one message and no task; what follows within the gap is one more."""
     hints = Hints(clients)
-    assert await clients.hot.ready(5)
+    assert await clients.hot.ready(60)
     before = await published(clients)
     tasks = len(asyncio.all_tasks())
     for _ in range(1000):
@@ -59,7 +60,7 @@ async def test_channels_do_not_wait_for_each_other(clients):
         await settled(listener)
     hints.publish("c")
     hints.publish("d")
-    assert await asyncio.gather(*(listener.wait(5) for listener in listeners)) == [True, True]
+    assert await asyncio.gather(*(listener.wait(60) for listener in listeners)) == [True, True]
 
 
 async def test_a_listener_that_is_closed_hears_nothing(clients):
@@ -70,7 +71,7 @@ async def test_a_listener_that_is_closed_hears_nothing(clients):
     await settled(other)
     await closed.close()
     hints.publish("c")
-    assert await other.wait(5)
+    assert await other.wait(60)
     assert not await closed.wait(0)
     closed.wake()
     assert await closed.wait(0)
@@ -83,7 +84,7 @@ async def test_a_reconnect_is_a_hint(valkey, clients):
     await valkey.kill()
     assert not await listener.wait(0.2)
     await valkey.start()
-    assert await listener.wait(10)
+    assert await listener.wait(60)
 
 
 async def test_publishing_to_a_dead_server_is_silent(valkey):
@@ -94,5 +95,5 @@ async def test_publishing_to_a_dead_server_is_silent(valkey):
         started = time.perf_counter()
         for _ in range(1000):
             hints.publish("c")
-        assert time.perf_counter() - started < 0.1
+        assert time.perf_counter() - started < 0.1 + BUSY_S
         await sent(hints)

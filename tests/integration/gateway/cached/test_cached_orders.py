@@ -12,9 +12,9 @@ from app.domain.errors import Unavailable
 from app.domain.order import Status
 from app.gateway import cached_orders
 from app.hotpath.cache_entries import Entry, Loaded
+from tests.busy import BUSY_S
 from tests.integration.gateway.cached.reading import brought_near, change, gateway, until
 from tests.integration.gateway.served import NOBODY
-from tests.patience import BUSY_S
 
 
 async def test_a_document_comes_nearer_with_every_read(cached, shop, order, never_round):
