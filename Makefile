@@ -2,14 +2,13 @@
 #
 #   ARGS     more arguments for `holdfast up` and `holdfast down`, or for pytest: make test ARGS="-k cancel"
 #   PYTHON   the interpreter .venv is made with (default: the first of python3.11 … python3.14, python3)
-#   WORKERS  test processes at once (many tests wait: three keep two cores busy)
+#   WORKERS  test processes at once (many tests wait, so four keep two cores busy; three where some measure)
 #   ONLY     the benchmarks to run: make bench ONLY=redis,lock
 #   JSON     a file for the results of the benchmarks; SVG: one for their picture; DOCS: the document whose
 #            table they replace; FROM: measure nothing, take these files of results
 #   SEED     seed of the random tests; the one in use is printed with the command
 
 ARGS ?=
-WORKERS ?= 3
 SEED ?= $(shell date +%s)
 SEED := $(SEED)
 UV_VERSION := 0.13.8
@@ -55,9 +54,11 @@ up: environment
 down: environment
 	.venv/bin/holdfast down $(ARGS)
 
+test: WORKERS ?= 4
 test: environment
 	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
 
+test-full test-containers: WORKERS ?= 3
 test-full: environment
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not image" $(ARGS)
 	sh tests/second_redis.sh $(PYTEST) -n $(WORKERS) --dist loadfile -m "not image" $(REDIS_TESTS) $(ARGS) || \
