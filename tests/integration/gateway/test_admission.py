@@ -353,7 +353,7 @@ async def test_nothing_is_refused_for_long_that_postgres_has(redis_url: str, see
     print(
         f"refused for {sale.longest_s:.2f} s; {sale.bought.total()} bought, {sale.too_many.total()} too many"
     )
-    assert sale.longest_s <= 1 + sale.asleep_s
+    assert sale.longest_s <= 2 + sale.asleep_s
     assert all(books.left(sku) >= 0 for sku in books.on_hand)
     assert sale.bought.total() > 100
     assert sale.too_many.total() <= sale.bought.total() // 2
