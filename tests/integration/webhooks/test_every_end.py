@@ -9,11 +9,10 @@ from app.infra.postgres.answers import Request
 from app.infra.postgres.webhook_endpoints import Wanted
 from app.infra.postgres.webhook_waiting import OF_ONE_MAX
 from app.workers import policies
-from tests.integration.webhooks.world import World
+from tests.integration.webhooks.world import LEASE_S, World
 
 URL = "https://hooks.example.com/"
 STEPS = 400
-LEASE_S = 10.0
 WAITS_S = (5.0, 300.0, 1800.0)
 
 CLOCKS = {

@@ -179,6 +179,7 @@ async def test_an_endpoint_that_is_deleted_meanwhile_gets_nothing_more(
 
 async def test_a_receiver_that_comes_back_is_not_overrun(world: World, receiver: Receiver, client: Client):
     """While it is down few attempts are made; then everything comes, in a line."""
+    world.breaker_first_s = 0.3
     await world.endpoint(receiver.url)
     await receiver.down()
     ids = [(await world.orders.accept()).id for _ in range(25)]

@@ -11,15 +11,15 @@ from app.domain.webhooks import DeliveryState, Outcome, Post, Receipt
 from app.infra.postgres import webhook_waiting
 from app.infra.postgres.answers import Request
 from app.infra.postgres.pool import Database
+from app.infra.postgres.webhook_deliveries import ASLEEP_S
 from app.infra.postgres.webhook_endpoints import Wanted
 from app.infra.postgres.webhook_waiting import BESIDE_ORDERS_MAX, OF_ONE_MAX, PLACE_S, WaitingDeliveries
 from app.workers import policies
 from app.workers.webhook_starter import WebhookStarter
-from tests.integration.webhooks.world import BREAKER_FAILURES, World
+from tests.integration.webhooks.world import BREAKER_FAILURES, BREAKER_S, LEASE_S, World
 from tests.integration.workers.poll import Poll
 
 URL = "https://hooks.example.com/"
-LEASE_S = 10.0
 
 
 async def lines(world: World, *counts: int) -> list[list[str]]:
@@ -76,7 +76,7 @@ async def test_one_delivery_tries_an_endpoint_whose_time_alone_is_over(world: Wo
     await make_ill(world, ids)
     for one in ids[BREAKER_FAILURES:OF_ONE_MAX]:
         assert (await world.attempt(one, 200)).waits
-    await pass_time(world, 0.5)
+    await pass_time(world, BREAKER_S + 1)
     found = await asyncio.gather(*(world.waiting.claim(100, LEASE_S) for _ in range(5)))
     (probe,) = [one for some in found for one in some]
     assert probe.delivery_id == ids[BREAKER_FAILURES], "who looked in vain has kept its place"
@@ -96,7 +96,7 @@ async def test_an_endpoint_has_so_many_places(world: World):
     assert await world.begin() == []
     await world.attempt(ids[3], 200)
     assert await world.begin() == [ids[OF_ONE_MAX]]
-    await world.attempt(ids[1], 500, 5.0)
+    await world.attempt(ids[1], 500, ASLEEP_S)
     assert await world.begin() == [ids[OF_ONE_MAX + 1]]
     assert world.told == 2
     await world.attempt(ids[2], None, None)
@@ -148,9 +148,9 @@ async def test_who_was_claimed_by_somebody_that_died_is_claimed_again(world: Wor
     assert await world.waiting.claim(10, LEASE_S) == []
     await pass_time(world, LEASE_S + 1)
     assert [one.id for one in await world.waiting.claim(10, LEASE_S)] == [first.id, second.id]
-    await world.waiting.give_back([first.id, second.id], 5.0)
+    await world.waiting.give_back([first.id, second.id], LEASE_S)
     assert await world.begin() == []
-    await pass_time(world, 6)
+    await pass_time(world, LEASE_S + 1)
     assert await world.begin() == ids
     await pass_time(world, LEASE_S + 1)
     assert await world.begin() == [], "they are Temporal's"
@@ -333,7 +333,7 @@ async def test_how_many_wait_and_how_late_they_are_is_known(world: World):
     (ids,) = await lines(world, 3)
     await pass_time(world, 60)
     assert await world.waiting.count() == 3
-    assert await world.waiting.late_s() == pytest.approx(60, abs=30)
+    assert await world.waiting.late_s() >= 60
     assert await world.begin() == ids
     assert (await world.waiting.count(), await world.waiting.late_s()) == (0, 0)
 

@@ -38,6 +38,9 @@ from tests.workflows.world import SANDBOX
 SOURCE = "/holdfast/test"
 NOWHERE = Entry(0, b"0-1", b"")
 BREAKER_FAILURES = 3
+BREAKER_S = 60.0
+"""So long that no test sees it pass, however slow the machine."""
+LEASE_S = 50.0
 QUICK = (0.05, 0.1, 0.2, 0.4, 0.8)
 """A schedule for people in a hurry."""
 
@@ -59,6 +62,7 @@ class World:
         self.told = 0
         """How often it was said that others wait."""
         self.breaker_failures = BREAKER_FAILURES
+        self.breaker_first_s = BREAKER_S
         self.waiting = WaitingDeliveries(database)
         self.waits_s: tuple[float, ...] | None = None
         self.room = Poll()
@@ -71,7 +75,7 @@ class World:
             self.database,
             SOURCE,
             breaker_failures=self.breaker_failures,
-            breaker_first_s=0.3,
+            breaker_first_s=self.breaker_first_s,
             others_wait=self._tell,
         )
 
@@ -139,7 +143,7 @@ class World:
 
     async def begin(self, limit: int = 100) -> list[str]:
         """Begin whose turn it is, as if Temporal had taken them; their ids, in the order of their turns."""
-        claimed = await self.waiting.claim(limit, 10.0)
+        claimed = await self.waiting.claim(limit, LEASE_S)
         if claimed:
             await self.waiting.done([one.id for one in claimed])
         return [one.delivery_id for one in claimed]
