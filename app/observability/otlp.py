@@ -6,20 +6,28 @@ is heard no further than its status, and its connection is kept where nothing fo
 dies here, a batch is lost.
 """
 
+import socket
 import struct
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from http.cookiejar import DefaultCookiePolicy
 from itertools import chain
 from typing import Any, Final
 
 import requests
+import urllib3
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from app.observability.tracing import Value
 
+_REFUSED: Final = 400
 _HAS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _KINDS: Final = {
@@ -47,7 +55,7 @@ class Exporter(OTLPSpanExporter):
 
     def __init__(self, url: str, headers: Mapping[str, str], encoder: "Encoder", *, timeout_s: float) -> None:
         """Send what `encoder` makes to `url`."""
-        super().__init__(endpoint=url, headers=headers, timeout=timeout_s, session=_Deaf())
+        super().__init__(endpoint=url, headers=headers, timeout=timeout_s, session=_Deaf(timeout_s))
         self._encoder = encoder
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -59,10 +67,17 @@ class Exporter(OTLPSpanExporter):
 class _Deaf(requests.Session):
     """Reads of an answer no more than its status: a body may be endless, and so may be its way here.
 
-    A redirect is a refusal: the headers may hold a secret, and it is not meant for anybody else.
+    A redirect is a refusal: the headers may hold a secret, and it is not meant for anybody else. A head that
+    is not over in time is none, however it trickles in. Cookies are not taken.
     """
 
-    _environment: Any = None
+    def __init__(self, timeout_s: float) -> None:
+        """Wait so long for an answer, all in all."""
+        super().__init__()
+        self._environment: Any = None
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _InTime(timeout_s))
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401
         """Send, and hang up, unless the answer is over already."""
@@ -70,6 +85,8 @@ class _Deaf(requests.Session):
         answer._content = b""  # noqa: SLF001 - else whoever looks at it reads it
         answer._content_consumed = answer.headers.get("content-length") == "0"  # noqa: SLF001
         answer.close()
+        if 300 <= answer.status_code < 400:
+            answer.status_code = _REFUSED  # the library takes a redirect for an answer that is well
         return answer
 
     def merge_environment_settings(self, *asked: Any) -> Any:  # noqa: ANN401
@@ -80,6 +97,60 @@ class _Deaf(requests.Session):
 
     def get_redirect_target(self, _: requests.Response) -> None:
         """There is none. To look for it would read the body, too."""
+
+
+class _InTime(HTTPAdapter):
+    """Hangs up where the head of an answer is not there in time. The library's own limit is for each read."""
+
+    def __init__(self, timeout_s: float) -> None:
+        bound = {"timeout_s": timeout_s}
+        self._pools: dict[str, type] = {
+            "http": type(
+                "Pool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": type("C", (_Plain,), bound)}
+            ),
+            "https": type(
+                "Pool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": type("C", (_Tls,), bound)}
+            ),
+        }
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(*arguments, **more)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401
+        manager = super().proxy_manager_for(*arguments, **more)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+class _Plain(HTTPConnection):
+    """A connection that is cut off `timeout_s` after an answer is waited for."""
+
+    timeout_s: float
+    _is_cut_off = False
+
+    def getresponse(self) -> Any:  # noqa: ANN401
+        """The head of the answer. Whatever the server sends, it ends."""
+        cutting = threading.Timer(self.timeout_s, self._cut_off)
+        cutting.daemon = True
+        cutting.start()
+        try:
+            answer = super().getresponse()
+        finally:
+            cutting.cancel()
+        if self._is_cut_off:  # what was there until then may look like a whole one
+            raise TimeoutError
+        return answer
+
+    def _cut_off(self) -> None:
+        self._is_cut_off = True
+        with suppress(OSError, AttributeError):  # it is gone already
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Tls(_Plain, HTTPSConnection):
+    """The same over TLS."""
 
 
 class Encoder:

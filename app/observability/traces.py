@@ -176,7 +176,8 @@ class Traces:
     def __init__(self, target: Target) -> None:
         """Send to `target`."""
         # What the library says of each failed request, we say once: see `_Told`.
-        standard_logging.getLogger("opentelemetry").setLevel(standard_logging.CRITICAL)
+        for library in ("opentelemetry", "urllib3"):
+            standard_logging.getLogger(library).setLevel(standard_logging.CRITICAL)
         process: dict[str, Value] = {
             "service.name": f"holdfast-{target.mode}",
             "service.namespace": "holdfast",

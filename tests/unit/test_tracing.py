@@ -187,3 +187,66 @@ def test_a_collector_is_heard_no_further_than_its_status(head: bytes):
         thread.join(30)
         assert not thread.is_alive()
         assert elsewhere.bodies == []
+
+
+@contextmanager
+def answering(*pieces: bytes, pause_s: float = 0.0) -> Iterator[tuple[str, list[bytes]]]:
+    """A collector that answers every request with these pieces, the last one for ever where it pauses."""
+    heard: list[bytes] = []
+
+    def answer(sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            while request := sock.recv(1 << 20):
+                heard.append(request)
+                for piece in pieces:
+                    sock.sendall(piece)
+                while pause_s:
+                    time.sleep(pause_s)
+                    sock.sendall(pieces[-1])
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", heard
+
+
+@pytest.mark.parametrize("status", [b"302 Found", b"307 Temporary Redirect", b"304 Not Modified"])
+def test_a_redirect_is_said_to_lose_spans(status: bytes):
+    """As any refusal is."""
+    head = b"HTTP/1.1 " + status + b"\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    with answering(head) as (url, _), capture_logs() as lines, traces(url) as many:
+        begin(many)
+        assert many._queue.force_flush(30_000)
+    assert [line["event"] for line in lines] == ["traces_are_lost"]
+
+
+@pytest.mark.parametrize("trickle", [b"a", b"\r\n\r\nHTTP/1.1 100 Continue\r\nX: "])
+def test_an_answer_that_trickles_in_is_given_up(trickle: bytes, monkeypatch: pytest.MonkeyPatch):
+    """The time is for all of it, not for each byte; it is no answer that is well."""
+    monkeypatch.setattr("app.observability.traces.REQUEST_TIMEOUT_S", 0.5)
+    code = b"100 Continue" if b"100" in trickle else b"200 OK"
+    pieces = (b"HTTP/1.1 " + code + b"\r\nX: ", trickle)
+    with (
+        answering(*pieces, pause_s=0.05) as (url, _),
+        capture_logs() as lines,
+        traces(url, shutdown_timeout_s=600) as many,
+    ):
+        began = time.monotonic()
+        begin(many)
+        assert many._queue.force_flush(30_000)
+        assert time.monotonic() - began < 5 + SLACK_S
+    assert [line["event"] for line in lines] == ["traces_are_lost"]
+
+
+def test_cookies_are_not_taken():
+    """Nobody asked for them, and a jar has no end."""
+    head = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+    with answering(head) as (url, heard), traces(url) as many:
+        for _ in range(2):
+            begin(many)
+            assert many._queue.force_flush(30_000)
+    assert not any(b"Cookie" in request for request in heard)
