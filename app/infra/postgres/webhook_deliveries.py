@@ -27,7 +27,15 @@ from app.infra.postgres.event_outbox import envelope
 from app.infra.postgres.pool import Connection, Database
 from app.infra.postgres.statements import statements
 from app.infra.postgres.webhook_endpoints import answered_once
-from app.infra.postgres.webhook_waiting import DELETED, SWITCHED_OFF, TOO_LATE
+from app.infra.postgres.webhook_waiting import (
+    BREAKER_LONGEST_S,
+    DELETED,
+    OPEN_MAX_S,
+    PROBE_MAX_S,
+    PROBE_S,
+    SWITCHED_OFF,
+    TOO_LATE,
+)
 from app.infra.postgres.workflow_jobs import WorkflowJob
 from app.observability.logging import logger
 
@@ -35,10 +43,7 @@ SQL: Final = statements("webhook_deliveries")
 
 BREAKER_FAILURES: Final = 5
 BREAKER_FIRST_S: Final = 30.0
-BREAKER_LONGEST_S: Final = 600.0
-"""How long an endpoint is left alone: the first time, and at most; doubled each time."""
-PROBE_S: Final = 20.0
-"""How long the one that tries it again may take; then another one may."""
+"""How long an endpoint is left alone the first time; doubled each time, to `BREAKER_LONGEST_S` at most."""
 LINE_GAP_S: Final = 0.02
 NEXT_LOOK_S: Final = 1.0
 """How far apart they look again for whom a worker had too much on its way."""
@@ -115,7 +120,7 @@ class WebhookDeliveries:
     async def begin(self, delivery_id: str, round_: int, *, may_wait: bool) -> Post | Outcome:
         """What to send now, or why not."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(SQL["begin"], delivery_id)
+            row = await connection.fetchrow(SQL["begin"], delivery_id, OPEN_MAX_S)
             if row is None or row["round"] != round_:
                 return Outcome(None, was_sent=False)
             if row["state"] != DeliveryState.PENDING:
@@ -142,7 +147,8 @@ class WebhookDeliveries:
         """Whether this delivery may try an endpoint that is left alone."""
         if row["is_open"]:
             return False
-        return bool(await connection.fetchval(SQL["probe"], row["endpoint_id"], PROBE_S))
+        probe = (row["endpoint_id"], PROBE_S, OPEN_MAX_S, PROBE_MAX_S)
+        return bool(await connection.fetchval(SQL["probe"], *probe))
 
     async def wait(self, post: Post) -> Outcome:
         """Take a place in the endpoint's line."""
@@ -170,7 +176,7 @@ class WebhookDeliveries:
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 SQL["failed"], post.delivery_id, post.endpoint_id, round_, receipt.status, error, is_again,
-                due_s, *self._breaker, ASLEEP_S,
+                due_s, *self._breaker, ASLEEP_S, OPEN_MAX_S,
             )  # fmt: skip
             assert row is not None
             gone = receipt.is_gone and await connection.fetchval(

@@ -29,6 +29,13 @@ PLACE_S: Final = 300.0
 """Who has kept a place for so long is taken to be lost: its place is somebody else's."""
 BESIDE_ORDERS_MAX: Final = 2
 """So many are begun at once while orders wait to be started."""
+BREAKER_LONGEST_S: Final = 600.0
+"""How long an endpoint is left alone at most."""
+PROBE_S: Final = 20.0
+"""How long the one that tries it again may take; then another one may."""
+OPEN_MAX_S: Final = BREAKER_LONGEST_S + 60.0
+PROBE_MAX_S: Final = PROBE_S + 60.0
+"""What is further ahead was written before the clock was set back; the minute is for long transactions."""
 COUNTED_MAX: Final = 100_000
 DELETED: Final = "the endpoint was deleted"
 SWITCHED_OFF: Final = "the endpoint is disabled"
@@ -59,7 +66,7 @@ class WaitingDeliveries:
     ) -> None:
         """Work on this database."""
         self._database = database
-        self._places = (of_one_max, in_all_max, PLACE_S, BESIDE_ORDERS_MAX)
+        self._places = (of_one_max, in_all_max, PLACE_S, BESIDE_ORDERS_MAX, OPEN_MAX_S, PROBE_MAX_S)
 
     async def claim(self, limit: int, lease_s: float) -> list[WaitingDelivery]:
         """Whose turn it is, the longest due first; ours for `lease_s` seconds. Nobody while another looks."""

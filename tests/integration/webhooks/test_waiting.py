@@ -280,7 +280,7 @@ async def test_who_has_waited_for_the_whole_schedule_has_failed(world: World):
     assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 100) == 0
     name = (await world.one(ids[0]))["endpoint_id"]
     await world.deliveries.again(Request("test", "again", ids[-1], b""), name, ids[-1], lambda _: b"{}")
-    await world.database.execute("UPDATE webhook_breakers SET open_until = now() + interval '1 hour'")
+    await world.database.execute("UPDATE webhook_breakers SET open_until = now() + interval '9 minutes'")
     assert (await world.attempt(ids[-1], 200)).waits
     await pass_time(world, 120)
     assert await world.waiting.give_up(policies.WEBHOOK_ENDS_S, 4) == 4

@@ -25,11 +25,12 @@ FROM wanted ORDER BY subject, sequence, endpoint_id
 ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
--- begin: a delivery with its endpoint, its event, and whether the endpoint is left alone
+-- begin: a delivery with its endpoint, its event, and whether the endpoint is left alone. (Here as below: what lies
+-- further ahead than it can be was written before the clock was set back, and is taken as past.)
 SELECT d.state, d.round, d.last_error, d.endpoint_id, d.subject, d.sequence, d.type AS wanted, d.happened_at,
     w.url, w.secret, w.is_enabled, w.deleted_at IS NOT NULL AS is_deleted,
     CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret,
-    b.open_until, b.open_until > now() AS is_open,
+    b.open_until, b.open_until > now() AND b.open_until <= now() + make_interval(secs => $2) AS is_open,
     e.type, e.time, e.correlation_id, e.traceparent, e.data
 FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
 LEFT JOIN webhook_breakers b ON b.endpoint_id = d.endpoint_id
@@ -38,7 +39,8 @@ WHERE d.id = $1;
 
 -- probe: become the one delivery that tries an endpoint again, for some seconds
 UPDATE webhook_breakers SET probe_until = now() + make_interval(secs => $2)
-WHERE endpoint_id = $1 AND open_until <= now() AND (probe_until IS NULL OR probe_until < now())
+WHERE endpoint_id = $1 AND (open_until <= now() OR open_until > now() + make_interval(secs => $3))
+    AND (probe_until IS NULL OR probe_until < now() OR probe_until > now() + make_interval(secs => $4))
 RETURNING true;
 
 -- wait: take the next place in the line of an endpoint that has too much on its way; when that is, from now
@@ -52,8 +54,11 @@ UPDATE webhook_deliveries d SET next_at = slot.next_slot FROM slot WHERE d.id = 
 RETURNING greatest(extract(epoch FROM d.next_at - now()), 0)::float8 AS again_in_s;
 
 -- hand_back: the endpoint is left alone, so a delivery waits for its turn. (Its old round, should it ask again, has been
--- overtaken.)
-UPDATE webhook_deliveries SET waits = true, round = round + 1, claimed_until = '-infinity'
+-- overtaken.) A later round that does not say when its schedule began was begun by hand, by an earlier release, when it
+-- was due; a first one was begun when it was created.
+UPDATE webhook_deliveries SET waits = true, round = round + 1, claimed_until = '-infinity',
+    failures = coalesce(failures, CASE WHEN round = 1 THEN attempts ELSE 0 END),
+    since = coalesce(since, CASE WHEN round = 1 THEN created_at ELSE next_at END)
 WHERE id = $1 AND round = $2 AND state = 'pending';
 
 -- delivered: and the endpoint is well; whether others wait for it
@@ -77,15 +82,20 @@ SELECT EXISTS (SELECT FROM well) AS was_ill, EXISTS (
 WITH ill AS (
     INSERT INTO webhook_breakers AS b (endpoint_id, failures) VALUES ($2, 1)
     ON CONFLICT (endpoint_id) DO UPDATE SET failures = b.failures + 1,
-        openings = b.openings + CASE WHEN b.failures + 1 >= $8 AND coalesce(b.open_until, '-infinity') <= now()
+        openings = b.openings + CASE WHEN b.failures + 1 >= $8
+                AND (b.open_until > now() AND b.open_until <= now() + make_interval(secs => $12)) IS NOT TRUE
             THEN 1 ELSE 0 END,
-        open_until = CASE WHEN b.failures + 1 >= $8 AND coalesce(b.open_until, '-infinity') <= now()
+        open_until = CASE WHEN b.failures + 1 >= $8
+                AND (b.open_until > now() AND b.open_until <= now() + make_interval(secs => $12)) IS NOT TRUE
             THEN now() + make_interval(secs => least($9 * 2.0 ^ least(b.openings, 20), $10))
             ELSE b.open_until END,
         probe_until = NULL
-    RETURNING failures, openings, coalesce(open_until > now(), false) AS is_open
+    RETURNING failures, openings,
+        coalesce(open_until > now() AND open_until <= now() + make_interval(secs => $12), false) AS is_open
 ), tried AS (
-    UPDATE webhook_deliveries d SET attempts = attempts + 1, failures = coalesce(d.failures, attempts) + 1,
+    UPDATE webhook_deliveries d SET attempts = attempts + 1,
+        failures = coalesce(d.failures, CASE WHEN round = 1 THEN attempts ELSE 0 END) + 1,
+        since = coalesce(since, CASE WHEN round = 1 THEN created_at ELSE next_at END),
         last_status = $4, last_error = $5, last_at = now(),
         state = CASE WHEN $6 THEN 'pending' ELSE 'failed' END,
         next_at = CASE WHEN $6 THEN now() + make_interval(secs => $7) END,
@@ -141,7 +151,9 @@ WITH lost AS MATERIALIZED (
             WHERE kind = 'webhook' AND created_at < now() - make_interval(secs => $1 / 2)))
     LIMIT $2 FOR UPDATE SKIP LOCKED
 )
-UPDATE webhook_deliveries d SET waits = true, round = round + 1, claimed_until = '-infinity'
+UPDATE webhook_deliveries d SET waits = true, round = round + 1, claimed_until = '-infinity',
+    failures = coalesce(failures, CASE WHEN round = 1 THEN attempts ELSE 0 END),
+    since = coalesce(since, CASE WHEN round = 1 THEN created_at ELSE next_at END)
 FROM lost WHERE d.id = lost.id
 RETURNING d.id;
 

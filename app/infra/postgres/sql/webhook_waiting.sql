@@ -5,7 +5,8 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_waiting', 0));
 -- time to see whether it is back; else as many as the endpoint ($3) and all together ($4) have places free. A place is
 -- kept until the delivery ends or sleeps, but not longer than $5: then its workflow is taken to be lost. An endpoint's
 -- places go to who is due longest; endpoints take turns. While orders wait to be started there is little room.
--- (What is claimed for more than a minute was claimed before the clock was set back.)
+-- (What is claimed for more than a minute was claimed before the clock was set back; so was an endpoint left alone that
+-- is to be for longer than $7, or is tried for longer than $8.)
 WITH RECURSIVE lines AS (
     (SELECT endpoint_id FROM webhook_deliveries WHERE waits AND state = 'pending' ORDER BY endpoint_id LIMIT 1)
     UNION ALL
@@ -21,7 +22,9 @@ WITH RECURSIVE lines AS (
     )::int AS taken
     FROM lines l JOIN webhook_endpoints w ON w.id = l.endpoint_id AND w.is_enabled
     LEFT JOIN webhook_breakers b ON b.endpoint_id = l.endpoint_id
-    WHERE b.open_until IS NULL OR (b.open_until <= now() AND coalesce(b.probe_until, '-infinity') < now())
+    WHERE b.open_until IS NULL OR (
+        (b.open_until <= now() OR b.open_until > now() + make_interval(secs => $7))
+        AND (b.probe_until IS NULL OR b.probe_until < now() OR b.probe_until > now() + make_interval(secs => $8)))
 ), due AS MATERIALIZED (
     SELECT d.id, d.next_at, d.number, d.claimed_until BETWEEN now() AND now() + interval '1 minute' AS is_claimed,
         p.taken + row_number() OVER (PARTITION BY p.endpoint_id ORDER BY d.next_at, d.number) AS turn
@@ -43,8 +46,8 @@ WITH RECURSIVE lines AS (
 )
 UPDATE webhook_deliveries d SET claimed_until = now() + make_interval(secs => $2)
 FROM next WHERE d.id = next.id AND d.waits AND d.state = 'pending'
-RETURNING d.id, round, coalesce(failures, attempts) AS failures, number, next_at,
-    extract(epoch FROM coalesce(since, created_at))::float8 AS since;
+RETURNING d.id, round, coalesce(failures, CASE WHEN round = 1 THEN attempts ELSE 0 END) AS failures, number, next_at,
+    extract(epoch FROM coalesce(since, CASE WHEN round = 1 THEN created_at ELSE next_at END))::float8 AS since;
 
 -- done: Temporal carries these rounds; one that has ended, or waits again, is left as it is
 UPDATE webhook_deliveries d SET waits = false
@@ -82,6 +85,7 @@ FROM unwanted u WHERE d.id = u.id;
 WITH late AS MATERIALIZED (
     SELECT id FROM webhook_deliveries q
     WHERE waits AND state = 'pending' AND coalesce(since, created_at) < now() - make_interval(secs => $1)
+        AND (since IS NOT NULL OR round = 1 OR next_at < now() - make_interval(secs => $1))
         AND claimed_until < now() AND next_at <= now() AND EXISTS (
             SELECT FROM webhook_breakers b WHERE b.endpoint_id = q.endpoint_id AND b.open_until IS NOT NULL)
     ORDER BY coalesce(since, created_at) LIMIT $2 FOR UPDATE SKIP LOCKED
