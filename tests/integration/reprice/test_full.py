@@ -14,7 +14,7 @@ from app.infra.postgres.replays import Replay
 from tests.integration.consumer.processes import running
 from tests.integration.reprice.priced import RIGHT, Past, as_recorded, difference
 from tests.integration.reprice.test_killed import BEHIND, GROUPS
-from tests.integration.reprice.workers import Command, Worker, working
+from tests.integration.reprice.workers import ENVIRONMENT, Command, Worker, working
 
 ORDERS, AFFECTED = 50_000, 12_000
 RATE = "8000"
@@ -32,9 +32,10 @@ async def temporal(tmp_path: Path) -> AsyncIterator[EmbeddedTemporal]:
 
 
 async def kill_at(priced: Past, worker: Worker, *reached: Callable[[Replay], bool]) -> None:
-    """Kill the worker each time the newest replay has come so far."""
+    """Kill the worker each time the newest replay has come so far; it must live until then."""
     for is_reached in reached:
         while True:
+            assert worker.is_alive(), worker.log()
             rows = await priced.database.fetch(LATEST)
             if rows and is_reached(await priced.replay(rows[0]["id"])):
                 break
@@ -63,7 +64,7 @@ async def test_twelve_thousand_orders_are_mended_once_though_workers_are_killed_
     prices.write_text(f"sku,amount,currency\ncup,{RIGHT},USD\nnever-sold,1,EUR\n")
     span = ("--from", priced.since.isoformat(), "--to", priced.until.isoformat())
     ask = ("replay", "--handler", "reprice", "--prices", str(prices), *span, "--rate", RATE)
-    async with running(priced.url, redis_url), working(priced.url, redis_url, temporal) as worker:
+    async with running(priced.url, redis_url, ENVIRONMENT=ENVIRONMENT), working(priced.url, redis_url, temporal) as worker:
         command = await Command(priced.url, *ask).start()
         await kill_at(priced, worker, reads(0.1), reads(0.6))
         code, said = await command.ends()

@@ -13,6 +13,8 @@ from app.dev.servers import EmbeddedTemporal
 from app.dev.stack.ports import any_free
 
 ROOT = Path(__file__).parents[3]
+ENVIRONMENT = "dev"
+"""That of Temporal's namespace; whatever else shares the database must name the same."""
 
 
 class Worker:
@@ -21,7 +23,7 @@ class Worker:
     def __init__(self, database_url: str, redis_url: str, temporal: EmbeddedTemporal) -> None:
         self.environ = os.environ | {
             "MODE": "worker",
-            "ENVIRONMENT": "dev",
+            "ENVIRONMENT": ENVIRONMENT,
             "WORKER_QUEUES": "orders",
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
@@ -49,6 +51,10 @@ class Worker:
         await self._end(signal.SIGKILL)
         self.kills += 1
         await self.start()
+
+    def is_alive(self) -> bool:
+        """Whether it runs; one that nobody killed should."""
+        return self._process is not None and self._process.returncode is None
 
     async def close(self) -> None:
         """Kill it for good."""
