@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.watched import DASHBOARDS, RUNBOOKS, Panel, panels, read
+from tests.architecture.watched import (
+    DASHBOARDS,
+    RUNBOOKS,
+    Panel,
+    alerts,
+    documented,
+    metrics_of,
+    panels,
+    read,
+    rules,
+    without_variables,
+)
 
 UNITS = {"short", "s", "percentunit", "ops", "opm", "reqps"}
 """Grafana's names of units; a percentunit is 0 to 1."""
@@ -79,3 +90,32 @@ def test_the_runbooks_that_are_named_are_there():
     }
     assert named
     assert named - {page.stem for page in RUNBOOKS} == set()
+
+
+def test_what_an_alert_measures_is_on_the_dashboard_that_its_page_names():
+    """Who was woken sees there since when, and whether it gets better."""
+    shown = {
+        read(file)["uid"]: {
+            name
+            for panel in each(file)
+            for target in panel["targets"]
+            for name in metrics_of(without_variables(target["expr"]))
+        }
+        for file in DASHBOARDS
+    }
+    unseen = {}
+    for name, rule in alerts().items():
+        (page,) = (page for page in RUNBOOKS if page.stem == name)
+        (dashboard,) = QUESTIONS & set(re.findall(r"`([^`]+)`", page.read_text(encoding="utf-8")))
+        unseen[name] = (measured(rule["expr"]) & set(documented())) - shown[dashboard]
+    assert {name: metrics for name, metrics in unseen.items() if metrics} == {}
+
+
+def measured(expression: str) -> set[str]:
+    """The metrics behind an expression: those of a recorded one are its own."""
+    recorded = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+    return {
+        metric
+        for name in metrics_of(expression)
+        for metric in (measured(recorded[name]) if name in recorded else {name})
+    }
