@@ -42,14 +42,14 @@ class Markers:
         """The line that was said about the first server of another environment."""
         self._stop = stop
 
-    def compare(self, setting: str, service: str, found: str, says: str = SAYS) -> None:
+    def compare(self, setting: str, service: str, found: str, says: str = SAYS, mend: str = "") -> None:
         """Hold a marker that was found against our own. Raises AnotherEnvironmentError where they differ.
 
-        `says` tells how `found` was found.
+        `says` tells how `found` was found, `mend` what makes the server ours, if it truly is.
         """
         if found == self.environment:
             return
-        line = difference(setting, service, found, self.environment, says)
+        line = difference(setting, service, found, self.environment, says, mend)
         if self.wrong is None:
             self.wrong = line
             sys.stderr.write(f"holdfast: {line}\n")
@@ -66,7 +66,8 @@ class Markers:
         return otherwise if self.wrong is None else EXIT_CONFIGURATION
 
 
-def difference(setting: str, service: str, found: str, own: str, says: str = SAYS) -> str:
+def difference(setting: str, service: str, found: str, own: str, says: str = SAYS, mend: str = "") -> str:
     """The line about a server of another environment; `found` is whatever somebody wrote there."""
     shown = repr(found[:_SHOWN_MAX])
-    return f"{setting} must lead to {_NOUNS[service]} of ENVIRONMENT {own!r}: {says} {shown}"
+    line = f"{setting} must lead to {_NOUNS[service]} of ENVIRONMENT {own!r}: {says} {shown}"
+    return f"{line} (only if it is {own}'s all the same: {mend})" if mend else line

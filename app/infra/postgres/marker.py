@@ -19,6 +19,7 @@ SERVICE: Final = "postgres"
 PRODUCTION: Final = "production"
 """The one environment that nobody changes by the way, without saying that it is meant."""
 
+_MEND: Final = "UPDATE environment_marker SET environment = '{own}', marked_at = now()"
 _SQL: Final = statements("marker")
 
 
@@ -52,7 +53,8 @@ def examiner(markers: Markers) -> Examine:
             raise Unavailable(
                 SERVICE, "environment_marker needs GRANT SELECT, INSERT for this role"
             ) from None
-        markers.compare("DATABASE_URL", SERVICE, str(found))
+        mend = _MEND.format(own=markers.environment)
+        markers.compare("DATABASE_URL", SERVICE, str(found), mend=mend)
         markers.is_sure = True
 
     return examine
@@ -66,7 +68,7 @@ def complaint(found: str | None, environment: str, *, changes: bool) -> str | No
     if found is None or found == environment:
         return None
     if environment:
-        return difference("DATABASE_URL", SERVICE, found, environment)
+        return difference("DATABASE_URL", SERVICE, found, environment, mend=_MEND.format(own=environment))
     if changes and found == PRODUCTION:
         return f"ENVIRONMENT must be {PRODUCTION!r} to change this: DATABASE_URL leads to that database"
     return None

@@ -32,6 +32,8 @@ _TOO_MUCH: Final = "it has no marker and too many keys to see whose it is: SET {
 _NO_TEXT: Final = (
     "what it has at {marker} is no marker, so nobody knows whose it is: DEL {marker}, if it is ours"
 )
+_MEND: Final = "DEL {marker}"
+"""Other keys are looked at then, and it is written again."""
 _MAY_NOT: Final = (
     "its user may not look after the marker: grant it +eval +evalsha +get +set +scan ~{before}* &{before}* "
     "(the server says: {refusal})"
@@ -64,7 +66,8 @@ def examiner(markers: Markers, pages_max: int = PAGES_MAX, pause_s: float = KEEP
             raise
         text = answer.decode("utf-8", "replace")
         if found == b"marker":
-            markers.compare(_SETTING, SERVICE, text)
+            mend = _MEND.format(marker=environment_marker(own))
+            markers.compare(_SETTING, SERVICE, text, mend=mend)
         elif found == b"keys":
             markers.compare(_SETTING, SERVICE, text, "the one there holds keys of")
         elif found == b"much":

@@ -21,6 +21,8 @@ from app.observability.logging import logger
 SERVICE: Final = "temporal"
 ENTRY: Final = "holdfast_environment"
 
+_MEND: Final = "temporal operator namespace update --namespace {namespace} --data {entry}={own}"
+
 _AWAY: Final = frozenset(
     {
         RPCStatusCode.UNAVAILABLE,
@@ -50,8 +52,7 @@ async def examine(client: Client, markers: Markers) -> bool:
                 raise
             log.warning("namespace_without_marker", namespace=client.namespace, error=error.message)
         found = await _read(client)
-    if found:
-        markers.compare("TEMPORAL_NAMESPACE", SERVICE, found)
+    _compare(client, markers, found)
     return bool(found)
 
 
@@ -64,8 +65,13 @@ async def keep(client: Client, markers: Markers, interval_s: float = KEEP_INTERV
         while True:
             await asyncio.sleep(interval_s)
             with suppress(RPCError):
-                if found := await _read(client):
-                    markers.compare("TEMPORAL_NAMESPACE", SERVICE, found)
+                _compare(client, markers, await _read(client))
+
+
+def _compare(client: Client, markers: Markers, found: str) -> None:
+    if found:
+        mend = _MEND.format(namespace=client.namespace, entry=ENTRY, own=markers.environment)
+        markers.compare("TEMPORAL_NAMESPACE", SERVICE, found, mend=mend)
 
 
 async def _read(client: Client) -> str:

@@ -51,7 +51,11 @@ async def test_one_line_says_which_setting_is_wrong(database_url: str, capsys: p
     asked = await asyncio.gather(*(database.is_well() for _ in range(5)), return_exceptions=True)
     await database.close()
     assert {type(answer) for answer in asked} == {AnotherEnvironmentError}
-    assert capsys.readouterr().err == f"{SAID}'production'\n"
+    mend = "UPDATE environment_marker SET environment = 'dev', marked_at = now()"
+    assert capsys.readouterr().err == f"{SAID}'production' (only if it is dev's all the same: {mend})\n"
+    async with connected(database_url) as connection:
+        await connection.execute(mend)
+    assert await marker_of_database(database_url) == "dev"
 
 
 def test_no_mode_goes_on_once_it_is_said():

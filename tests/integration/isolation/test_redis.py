@@ -43,17 +43,24 @@ async def test_no_key_is_written_beside_those_of_another_environment(redis_url: 
     assert told.stop.is_set()
 
 
+@pytest.mark.parametrize("text", ["production", "", "\xff"])
 async def test_a_marker_of_ours_that_says_something_else_counts(
-    redis_url: str, capsys: pytest.CaptureFixture[str]
+    redis_url: str, capsys: pytest.CaptureFixture[str], text: str
 ):
-    """Somebody wrote it there on purpose."""
+    """Somebody wrote it there. The line says what mends it, and that is true."""
     async with plain_redis(redis_url) as plain:
-        await plain.set(OURS, "production")
-    told = Told()
-    async with opened(redis_url, told) as clients:
-        assert not clients.hot.is_up
-    assert told.stop.is_set()
-    assert capsys.readouterr().err.endswith(": the marker there says 'production'\n")
+        await plain.set(OURS, text)
+        told = Told()
+        async with opened(redis_url, told) as clients:
+            assert not clients.hot.is_up
+        assert told.stop.is_set()
+        said = capsys.readouterr().err
+        says, _, mend = said.removesuffix(")\n").rpartition(" (only if it is dev's all the same: ")
+        assert says.endswith(f": the marker there says {text!r}")
+        await plain.execute_command(*mend.split())
+    async with opened(redis_url, Told()) as clients:
+        assert clients.hot.is_up
+    assert await holds(redis_url) == {OURS: "dev"}
 
 
 async def test_the_line_names_the_setting(redis_url: str, capsys: pytest.CaptureFixture[str]):
