@@ -151,6 +151,7 @@ _DELIVERY: Final = DeliveryDocument(
     last_error="the receiver answered 503",
     created_at=rfc3339(_AT),
     last_attempt_at=rfc3339(_AT + 50 * _STEP),
+    due_at=rfc3339(_AT + 2550 * _STEP),
     next_attempt_at=rfc3339(_AT + 2550 * _STEP),
     delivered_at=None,
 )

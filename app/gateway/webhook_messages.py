@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from app.contracts.documents import rfc3339
+from app.domain.webhooks import DeliveryState
 from app.gateway.messages import CustomerId
 from app.infra.postgres.webhook_deliveries import Delivery
 from app.infra.postgres.webhook_endpoints import Endpoint
@@ -32,6 +33,29 @@ EventTypes: TypeAlias = Annotated[
     ),
 ]
 Description: TypeAlias = Annotated[str, Meta(max_length=500, examples=["the shop's back office"])]
+State: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="`pending`: it was not tried yet, is on its way, or is to be tried again. `delivered`: "
+        "the receiver answered 2xx. `failed`: it is not tried any more, `last_error` says why; it can be "
+        "sent again.",
+        extra_json_schema={"enum": list(DeliveryState)},
+    ),
+]
+DueAt: TypeAlias = Annotated[
+    str | None,
+    Meta(
+        description="When it is due. Those of an endpoint that wait are sent in this order, the older one of "
+        "two first that are due at once. Null once it has ended."
+    ),
+]
+NextAttemptAt: TypeAlias = Annotated[
+    str | None,
+    Meta(
+        description="Before this it is not tried: when it is due, or later, where its endpoint is left "
+        "alone. In the past: it waits for a place, or is on its way. Null once it has ended."
+    ),
+]
 
 
 class EndpointBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,20 +112,21 @@ class SecretDocument(msgspec.Struct, frozen=True):
 class DeliveryDocument(msgspec.Struct, frozen=True):
     """One event to one endpoint. `id` is its `webhook-id`, in every attempt.
 
-    `state` is `pending`, `delivered` or `failed`; `last_status` what the receiver answered last, if it did.
+    `last_status` is what the receiver answered last, if it did.
     """
 
     id: str
     endpoint_id: str
     event_id: str
     event_type: str
-    state: str
+    state: State
     attempts: int
     last_status: int | None
     last_error: str | None
     created_at: str
     last_attempt_at: str | None
-    next_attempt_at: str | None
+    due_at: DueAt
+    next_attempt_at: NextAttemptAt
     delivered_at: str | None
 
 
@@ -125,7 +150,7 @@ def endpoint_document(endpoint: Endpoint) -> EndpointDocument:
 
 def delivery_document(delivery: Delivery) -> DeliveryDocument:
     """A delivery as its endpoint's owner sees it."""
-    last, due, done = delivery.last_at, delivery.next_at, delivery.delivered_at
+    last, due, soonest = delivery.last_at, delivery.due_at, delivery.next_at
     return DeliveryDocument(
         id=delivery.id,
         endpoint_id=delivery.endpoint_id,
@@ -137,6 +162,7 @@ def delivery_document(delivery: Delivery) -> DeliveryDocument:
         last_error=delivery.last_error,
         created_at=rfc3339(delivery.created_at),
         last_attempt_at=None if last is None else rfc3339(last),
-        next_attempt_at=None if due is None else rfc3339(due),
-        delivered_at=None if done is None else rfc3339(done),
+        due_at=None if due is None else rfc3339(due),
+        next_attempt_at=None if soonest is None else rfc3339(soonest),
+        delivered_at=None if delivery.delivered_at is None else rfc3339(delivery.delivered_at),
     )

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from app.domain import events as e
+from app.domain.webhooks import DeliveryState
 from app.gateway.examples import EXAMPLES, example_of
 from app.gateway.openapi import open_api
 from app.gateway.problem_kinds import KINDS
@@ -93,6 +94,15 @@ def test_the_data_of_every_event_of_an_order_is_described():
     money = {"$ref": "#/components/schemas/Money"}
     assert schemas["OrderAccepted"]["properties"]["total"] == money
     assert schemas["PaymentCaptured"]["properties"]["amount"] == money
+
+
+def test_a_delivery_says_what_each_state_means_and_when_it_is_sent():
+    """Who reads the log of an endpoint knows whether to wait, or to have it sent again."""
+    shown = DOCUMENT["components"]["schemas"]["DeliveryDocument"]["properties"]
+    assert shown["state"]["enum"] == list(DeliveryState)
+    assert all(f"`{state}`: " in shown["state"]["description"] for state in DeliveryState)
+    for time in ("due_at", "next_attempt_at"):
+        assert shown[time]["description"].endswith(" Null once it has ended.")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,10 @@ log = logger("webhooks")
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One line of the log. `number` is its place in it."""
+    """One line of the log. `number` is its place in it.
+
+    `due_at` is its turn among those of its endpoint, `next_at` when it can be tried at the earliest.
+    """
 
     id: str
     number: int
@@ -74,6 +77,7 @@ class Delivery(msgspec.Struct, frozen=True):
     last_error: str | None
     created_at: datetime
     last_at: datetime | None
+    due_at: datetime | None
     next_at: datetime | None
     delivered_at: datetime | None
 

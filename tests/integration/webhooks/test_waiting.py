@@ -328,6 +328,23 @@ async def test_the_log_shows_when_those_that_wait_are_due(world: World):
     assert (newest.id, newest.next_at, newest.attempts) == (ids[-1], until, 0)
 
 
+async def test_the_log_shows_in_which_order_those_that_wait_will_be_sent(world: World):
+    """Also while their endpoint is left alone, when none is tried before a time that is the same for all."""
+    (ids,) = await lines(world, 6)
+    name = (await world.one(ids[0]))["endpoint_id"]
+    await world.database.execute(
+        "UPDATE webhook_deliveries SET next_at = now() - make_interval(secs => number % 3)"
+    )
+    await world.database.execute(
+        "INSERT INTO webhook_breakers (endpoint_id, open_until) VALUES ($1, now() + interval '9 min')", name
+    )
+    page = await world.deliveries.page(name, 10**9, 10, state="pending")
+    assert len({one.next_at for one in page}) == 1
+    turns = sorted(page, key=lambda one: (one.due_at, one.number))
+    await world.database.execute("UPDATE webhook_breakers SET open_until = NULL")
+    assert await world.begin() == [one.id for one in turns] != ids
+
+
 async def test_how_many_wait_and_how_late_they_are_is_known(world: World):
     """Late is whose endpoint could have it."""
     (ids,) = await lines(world, 3)

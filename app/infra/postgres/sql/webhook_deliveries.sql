@@ -114,9 +114,10 @@ SELECT failures, openings, is_open, coalesce((SELECT waits FROM tried), false) A
 UPDATE webhook_deliveries SET state = 'failed', waits = false, last_error = $3, next_at = NULL
 WHERE id = $1 AND round = $2 AND state = 'pending';
 
--- page: an endpoint's deliveries, newest first. Who waits for an endpoint that is left alone is not due before that ends.
+-- page: an endpoint's deliveries, newest first. Who waits for an endpoint that is left alone is not tried before that
+-- ends; then come those first that are due longest.
 SELECT d.id, number, endpoint_id, subject, sequence, type, state, attempts, last_status, last_error, created_at, last_at,
-    CASE WHEN waits THEN greatest(next_at, (SELECT open_until FROM webhook_breakers WHERE endpoint_id = $1))
+    next_at AS due_at, CASE WHEN waits THEN greatest(next_at, (SELECT open_until FROM webhook_breakers WHERE endpoint_id = $1))
         ELSE next_at END AS next_at, delivered_at
 FROM webhook_deliveries d
 WHERE endpoint_id = $1 AND number < $2 AND ($3::text IS NULL OR state = $3) ORDER BY number DESC LIMIT $4;
@@ -125,7 +126,7 @@ WHERE endpoint_id = $1 AND number < $2 AND ($3::text IS NULL OR state = $3) ORDE
 UPDATE webhook_deliveries SET state = 'pending', waits = false, round = round + 1, next_at = now(), failures = 0,
     since = now(), claimed_until = '-infinity'
 WHERE id = $1 AND endpoint_id = $2
-RETURNING *;
+RETURNING *, next_at AS due_at;
 
 -- is_enabled: whether anything is sent to an endpoint
 SELECT is_enabled FROM webhook_endpoints WHERE id = $1 AND deleted_at IS NULL;
@@ -139,7 +140,7 @@ WHERE d.id = $1 AND d.type <> $2 AND NOT EXISTS (
 INSERT INTO webhook_deliveries (id, endpoint_id, subject, sequence, type, happened_at)
 SELECT $1, $2, $2, greatest(extract(epoch FROM now())::int, 1 + max(sequence)), $3, now()
 FROM webhook_deliveries WHERE endpoint_id = $2 AND subject = $2
-RETURNING *;
+RETURNING *, next_at AS due_at;
 
 -- revive: deliveries whose time is long over though they do not wait, so nobody carries them: they wait again. None
 -- while jobs wait for long: then it is those that carry them. (The sum keeps the planner to the index of what is begun.)
