@@ -19,6 +19,22 @@ RATE_MAX_PER_S: Final = 1_000_000
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[A-Za-z0-9_-]{1,63}\Z")
 _VISIBLE: Final = re.compile(r"[!-~]+\Z")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
+_FRAMING: Final = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that say what a request is and how it is sent. Whoever sends it knows, and nobody else."""
 _MAIL_ADDRESS: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,189}"
 _MAILBOX: Final = re.compile(rf"(?:{_MAIL_ADDRESS}|[\w .&'-]{{1,100}} <{_MAIL_ADDRESS}>)\Z")
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
@@ -117,6 +133,8 @@ def pairs(value: str) -> tuple[tuple[str, str], ...]:
         decoded = unquote(text_)
         if not sign or not _HEADER.match(name) or not decoded.isascii() or not decoded.isprintable():
             raise ValueError("be a comma list of name=value, percent-encoded, as headers are")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"leave out {name.lower()}: that is made with each request")
         found.append((name.lower(), decoded))
     return tuple(found)
 

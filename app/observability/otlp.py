@@ -68,13 +68,15 @@ class _Deaf(requests.Session):
     """Reads of an answer no more than its status: a body may be endless, and so may be its way here.
 
     A redirect is a refusal: the headers may hold a secret, and it is not meant for anybody else. A head that
-    is not over in time is none, however it trickles in. Cookies are not taken.
+    is not over in time is none, however it trickles in. Cookies are not taken, nor is a `.netrc` looked at,
+    which would put another `authorization` in the place of ours.
     """
 
     def __init__(self, timeout_s: float) -> None:
         """Wait so long for an answer, all in all."""
         super().__init__()
         self._environment: Any = None
+        self.auth = _as_it_is
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for scheme in ("http://", "https://"):
             self.mount(scheme, _InTime(timeout_s))
@@ -97,6 +99,11 @@ class _Deaf(requests.Session):
 
     def get_redirect_target(self, _: requests.Response) -> None:
         """There is none. To look for it would read the body, too."""
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Who asks is in the headers."""
+    return request
 
 
 class _InTime(HTTPAdapter):

@@ -1,7 +1,9 @@
 """Spans as they are sent: the bytes say what the library's own encoder says, and connections are kept."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -74,3 +76,18 @@ def test_a_connection_is_kept():
                 traces._queue.force_flush()
         assert len(collector.spans) == 3
         assert len(collector.peers) == 1
+
+
+def test_nobody_else_says_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A `.netrc` of the user that the process runs as has something for this host, and is not asked."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with Collector() as collector:
+        for told in ({"authorization": "Bearer ours"}, {}):
+            with tracing.started(target(collector.url)._replace(headers=told)):
+                traces = tracing.active()
+                assert traces is not None
+                with traces.begun("x", "internal", None, {}):
+                    pass
+        assert [headers.get("authorization") for headers in collector.headers] == ["Bearer ours", None]
