@@ -52,6 +52,8 @@ ASLEEP_S: Final = 30.0
 LOG_DAYS: Final = 30
 LOST_S: Final = 3600.0
 """So long after its time a delivery is taken to be carried by nobody: Temporal has lost it."""
+DUE_MAX_S: Final = 27 * 3600.0
+"""Longer than any wait for the next attempt; what is due later was written before the clock was set back."""
 REVIVED_MAX: Final = 500
 DISABLED: Final = "webhook-endpoint-disabled"
 ARCHIVED: Final = "webhook-event-archived"
@@ -233,8 +235,13 @@ class WebhookDeliveries:
         return await answered_once(self._database, request, make)
 
     async def revive(self) -> int:
-        """Have those wait again that nobody carries any more: Temporal lost them; how many."""
-        return len(await self._database.fetch(SQL["revive"], LOST_S, REVIVED_MAX))
+        """Have those wait again that nobody carries any more: Temporal lost them; how many.
+
+        And have those due now that would be at a time that cannot be.
+        """
+        lost = await self._database.execute(SQL["revive"], LOST_S, REVIVED_MAX)
+        far_off = await self._database.execute(SQL["far_off"], DUE_MAX_S, REVIVED_MAX)
+        return sum(int(tag.rpartition(" ")[2]) for tag in (lost, far_off))
 
     async def forget(self, rows_max: int) -> int:
         """Delete what ended `LOG_DAYS` ago, at most so many; how many went."""

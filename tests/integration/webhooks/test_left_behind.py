@@ -4,6 +4,8 @@ import pytest
 
 from app.domain.webhooks import DeliveryState, Post
 from app.infra.postgres import migrate
+from app.infra.postgres.webhook_deliveries import DUE_MAX_S
+from app.infra.webhooks.sender import RETRY_AFTER_S_MAX
 from app.workers import policies
 from tests.integration.webhooks.test_waiting import lines, make_ill, pass_time
 from tests.integration.webhooks.world import BREAKER_FAILURES, World
@@ -101,3 +103,38 @@ async def test_an_endpoint_is_not_left_alone_until_a_time_that_cannot_be(world: 
     await world.database.execute("UPDATE webhook_breakers SET probe_until = now() + interval '1 day'")
     assert (await world.attempt(one, 200)).state is DeliveryState.DELIVERED
     assert len(await world.begin()) > 1
+
+
+async def test_a_delivery_is_not_due_at_a_time_that_cannot_be(world: World):
+    """The clock was set back by a month: what is further off than any attempt is due now."""
+    (ids,) = await lines(world, 3)
+    assert await world.begin(1) == ids[:1]
+    assert await world.deliveries.revive() == 0
+    await pass_time(world, -30 * 86_400)
+    assert await world.begin() == []
+    assert await world.deliveries.revive() == 3
+    assert await world.begin() == ids[1:]
+    await pass_time(world, 7200)
+    assert await world.deliveries.revive() == 3, "Temporal has lost them in the meantime"
+    assert await world.begin() == ids
+
+
+async def test_what_is_to_be_tried_much_later_is_not_taken_for_what_cannot_be(world: World):
+    """Neither the longest wait of the schedule nor what a receiver may ask for."""
+    (ids,) = await lines(world, 1)
+    longest_s = max(policies.WEBHOOK_WAITS_S[-1] * (1 + policies.WEBHOOK_JITTER), RETRY_AFTER_S_MAX)
+    assert longest_s < DUE_MAX_S
+    assert (await world.attempt(ids[0], 500, longest_s)).waits
+    assert await world.deliveries.revive() == 0
+
+
+async def test_the_line_of_an_endpoint_does_not_begin_at_a_time_that_cannot_be(world: World):
+    """Who finds a worker with too much on its way looks again soon, also when the clock was set back."""
+    (ids,) = await lines(world, 1)
+    row = await world.one(ids[0])
+    post = await world.deliveries.begin(ids[0], row["round"], may_wait=True)
+    assert isinstance(post, Post)
+    first = await world.deliveries.wait(post)
+    await world.database.execute("UPDATE webhook_breakers SET next_slot = next_slot + interval '30 days'")
+    again = await world.deliveries.wait(post)
+    assert 0 < first.again_in_s < again.again_in_s < 60

@@ -47,7 +47,8 @@ RETURNING true;
 WITH slot AS (
     INSERT INTO webhook_breakers AS b (endpoint_id, next_slot) VALUES ($2, now() + make_interval(secs => $3))
     ON CONFLICT (endpoint_id) DO UPDATE
-    SET next_slot = greatest(b.next_slot, now() + make_interval(secs => $3)) + make_interval(secs => $4)
+    SET next_slot = greatest(CASE WHEN b.next_slot < now() + interval '1 minute' THEN b.next_slot END,
+        now() + make_interval(secs => $3)) + make_interval(secs => $4)
     RETURNING next_slot
 )
 UPDATE webhook_deliveries d SET next_at = slot.next_slot FROM slot WHERE d.id = $1 AND d.state = 'pending'
@@ -155,8 +156,12 @@ WITH lost AS MATERIALIZED (
 UPDATE webhook_deliveries d SET waits = true, round = round + 1, claimed_until = '-infinity',
     failures = coalesce(failures, CASE WHEN round = 1 THEN attempts ELSE 0 END),
     since = coalesce(since, CASE WHEN round = 1 THEN created_at ELSE next_at END)
-FROM lost WHERE d.id = lost.id
-RETURNING d.id;
+FROM lost WHERE d.id = lost.id;
+
+-- far_off: deliveries that are due later than any can be: now
+UPDATE webhook_deliveries SET next_at = now(), claimed_until = least(claimed_until, now()) WHERE id IN (
+    SELECT id FROM webhook_deliveries
+    WHERE state = 'pending' AND next_at > now() + make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED);
 
 -- forget: what came to its end long ago, a bounded number at a time
 DELETE FROM webhook_deliveries WHERE id IN (
