@@ -17,11 +17,10 @@ from typing import Final
 import msgspec
 
 from app.contracts.streams import Envelope
-from app.domain.errors import Unavailable
 from app.gateway.live_listener import Listener, MayStay, frame
+from app.gateway.live_looking import PAUSE_S, Looking
 from app.infra.postgres.live_events import LiveEvents
 from app.infra.redis.live import Heard
-from app.observability.logging import logger
 
 POLL_S: Final = 10.0
 POLL_AWAY_S: Final = 2.0
@@ -29,10 +28,7 @@ ORDERS_A_STATEMENT_MAX: Final = 250
 EVENTS_OF_EACH_MAX: Final = 200
 FINAL: Final = frozenset({"order.completed.v1", "order.rejected.v1", "order.cancelled.v1"})
 
-_PAUSE_S: Final = 1.0
 _encoder: Final = msgspec.json.Encoder()
-
-log = logger("live")
 
 
 class Archived(msgspec.Struct, frozen=True):
@@ -75,6 +71,7 @@ class OrderStreams:
         self._behind: set[str] = set()
         self._news = asyncio.Event()
         self._looked_at = 0.0
+        self._looking = Looking("order")
         self._task: asyncio.Task[None] | None = None
 
     def attach(self, listener: OrderListener) -> None:
@@ -143,10 +140,9 @@ class OrderStreams:
                 self._behind.update(self._listeners)
             try:
                 await self._catch_up()
-            except Exception as error:  # whatever it is, there are others who listen
-                if not isinstance(error, Unavailable):
-                    log.exception("catching_up_failed")
-                await asyncio.sleep(_PAUSE_S)
+            except Exception as error:  # noqa: BLE001 - whatever it is, there are others who listen
+                self._looking.failed(error)
+                await asyncio.sleep(PAUSE_S)
                 self._news.set()
 
     async def _catch_up(self) -> None:
@@ -158,11 +154,14 @@ class OrderStreams:
                 for order_id in orders
                 if order_id in self._listeners
             }
+            if not positions:
+                continue
             try:
-                events = await self._events.after(positions, EVENTS_OF_EACH_MAX) if positions else []
+                events = await self._events.after(positions, EVENTS_OF_EACH_MAX)
             except Exception:
                 self._behind.update(self._listeners.keys() & positions.keys())
                 raise
+            self._looking.well()
             for event in events:
                 if event.subject in self._listeners:
                     self._tell(event, partial(_encoder.encode, event))

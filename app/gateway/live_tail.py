@@ -16,22 +16,18 @@ from typing import Final
 import msgspec
 
 from app.contracts.streams import Envelope
-from app.domain.errors import Unavailable
 from app.gateway.live_listener import FRAMES_MAX, Listener, MayStay, frame
+from app.gateway.live_looking import PAUSE_S, Looking
 from app.infra.postgres.live_events import LATE, LiveEvents
 from app.infra.redis.live import Heard
 from app.observability import metrics
-from app.observability.logging import logger
 
 POLL_AWAY_S: Final = 2.0
 NEAR_S: Final = 10.0
 """Whoever resumes reads until a pass through what it misses takes less than this, and then follows."""
 
 _TICK_S: Final = 1.0
-_PAUSE_S: Final = 1.0
 _encoder: Final = msgspec.json.Encoder()
-
-log = logger("live")
 
 
 class TailListener(Listener):
@@ -80,6 +76,7 @@ class Tail:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._readying = asyncio.Lock()
+        self._looking = Looking("all")
         self._task: asyncio.Task[None] | None = None
 
     async def ready(self) -> None:
@@ -188,11 +185,10 @@ class Tail:
                 looked_at = now
                 try:
                     await self._catch_up()
-                except Exception as error:  # whatever it is, there are others who listen
-                    if not isinstance(error, Unavailable):
-                        log.exception("catching_up_failed")
+                except Exception as error:  # noqa: BLE001 - whatever it is, there are others who listen
+                    self._looking.failed(error)
                     self._is_behind = True
-                    await asyncio.sleep(_PAUSE_S)
+                    await asyncio.sleep(PAUSE_S)
             self._forget_old()
 
     async def _catch_up(self) -> None:
@@ -208,6 +204,7 @@ class Tail:
             for happened in page:
                 event = happened.envelope
                 self._tell(event.id, event.type, partial(_encoder.encode, event))
+        self._looking.well()
         self._since = now
         if self._is_behind:  # it was missed again meanwhile
             self._news.set()

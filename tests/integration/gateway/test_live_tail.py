@@ -2,16 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
 from app.gateway import live as live_module
-from app.gateway import live_listener, live_tail
+from app.gateway import live_listener, live_orders, live_tail
+from app.infra.postgres.live_events import LiveEvents
 from tests.integration.gateway.live import Log, Stream, listening_to, logging_to, opened
 from tests.integration.gateway.served import NOBODY, Gateway, problem, serving
+from tests.proxy import FaultProxy
 
 ALL = "/v1/events"
 LONG_AGO = timedelta(hours=1)
@@ -146,6 +153,55 @@ async def test_without_redis_it_goes_on_from_postgres(database_url: str, monkeyp
         for number in range(1, 4):
             await log.write("a", "price.changed.v1")
             assert ids([await stream.event()]) == [f"a:{number}"]
+
+
+async def test_that_postgres_is_away_is_said_once(
+    database_url: str, redis_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
+):
+    """And once that it is back, for all who follow orders and for all who follow everything."""
+    looks: Counter[str] = Counter()
+    for asked in ("after", "now"):
+        monkeypatch.setattr(LiveEvents, asked, counted(looks, asked, getattr(LiveEvents, asked)))
+    for module in (live_orders, live_tail):
+        monkeypatch.setattr(module, "PAUSE_S", 0.01)
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(FaultProxy(database_url, seed=seed))
+        gateway = await stack.enter_async_context(serving(proxy.url, redis_url))
+        database = await asyncpg.connect(database_url)
+        stack.push_async_callback(database.close)
+        log = await stack.enter_async_context(logging_to(database, redis_url))
+        orders = [await gateway.place() for _ in range(2)]
+        paths = [*(f"/v1/orders/{order['id']}/events" for order in orders), ALL, ALL]
+        streams = [await opened(gateway.port, path) for path in paths]
+        await log.heard_by(1)
+        said = stack.enter_context(capture_logs())
+        await proxy.refuse()
+        await proxy.end()
+        for order in orders:
+            await log.write(order["id"], "order.rejected.v1")
+        await log.redis.client_kill_filter(_type="pubsub")  # who subscribes again looks for what it missed
+        looks.clear()
+        async with asyncio.timeout(60):
+            while min(looks["after"], looks["now"]) < 3:
+                await asyncio.sleep(0.01)
+        proxy.heal()
+        for number, stream in enumerate(streams):
+            await until(stream, f"{orders[number % 2]['id']}:2")
+            await stream.close()
+    told = Counter((one["event"], one["of"]) for one in said if one["event"].startswith("live_events_"))
+    assert told == dict.fromkeys(product(("live_events_wait", "live_events_go_on"), ("order", "all")), 1)
+
+
+def counted(
+    looks: Counter[str], name: str, ask: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    """The same, and how often it was asked."""
+
+    async def counting(*arguments: Any) -> Any:
+        looks[name] += 1
+        return await ask(*arguments)
+
+    return counting
 
 
 async def test_what_was_not_heard_is_found(gateway: Gateway, log: Log):
