@@ -66,14 +66,14 @@ class WaitingDeliveries:
     ) -> None:
         """Work on this database."""
         self._database = database
-        self._places = (of_one_max, in_all_max, PLACE_S, BESIDE_ORDERS_MAX, OPEN_MAX_S, PROBE_MAX_S)
+        self.limits = (of_one_max, in_all_max, PLACE_S, BESIDE_ORDERS_MAX, OPEN_MAX_S, PROBE_MAX_S)
 
     async def claim(self, limit: int, lease_s: float) -> list[WaitingDelivery]:
         """Whose turn it is, the longest due first; ours for `lease_s` seconds. Nobody while another looks."""
         async with self._database.transaction() as connection:
             if not await connection.fetchval(SQL["one_by_one"]):
                 return []
-            rows = await connection.fetch(SQL["claim"], limit, lease_s, *self._places)
+            rows = await connection.fetch(SQL["claim"], limit, lease_s, *self.limits)
         return sorted((_waiting(row) for row in rows), key=attrgetter("next_at", "number"))
 
     async def done(self, ids: Sequence[tuple[str, int]]) -> None:

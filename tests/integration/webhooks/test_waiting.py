@@ -373,7 +373,7 @@ async def test_a_look_is_cheap_however_many_wait(world: World, database: Databas
     )
     await database.execute(
         "INSERT INTO webhook_breakers (endpoint_id, failures, open_until) "
-        "SELECT id, 9, now() + interval '1 hour' FROM webhook_endpoints WHERE id LIKE 'whe_ill%'"
+        "SELECT id, 9, now() + interval '9 minutes' FROM webhook_endpoints WHERE id LIKE 'whe_ill%'"
     )
     batches = 20
     for batch in range(batches):
@@ -391,10 +391,7 @@ async def test_a_look_is_cheap_however_many_wait(world: World, database: Databas
             "EXPLAIN (ANALYZE, BUFFERS) " + webhook_waiting.SQL["claim"],
             8,
             LEASE_S,
-            OF_ONE_MAX,
-            128,
-            PLACE_S,
-            2,
+            *world.waiting.limits,
         )
         print("\n".join(row[0] for row in plan))
         used = [row[0] for row in plan if "Execution Time" in row[0]]

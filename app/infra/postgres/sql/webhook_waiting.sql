@@ -7,20 +7,14 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_waiting', 0));
 -- places go to who is due longest; endpoints take turns. While orders wait to be started there is little room.
 -- (What is claimed for more than a minute was claimed before the clock was set back; so was an endpoint left alone that
 -- is to be for longer than $7, or is tried for longer than $8.)
-WITH RECURSIVE lines AS (
-    (SELECT endpoint_id FROM webhook_deliveries WHERE waits AND state = 'pending' ORDER BY endpoint_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT d.endpoint_id FROM webhook_deliveries d
-        WHERE d.waits AND d.state = 'pending' AND d.endpoint_id > l.endpoint_id ORDER BY d.endpoint_id LIMIT 1)
-    FROM lines l WHERE l.endpoint_id IS NOT NULL
-), places AS (
+WITH places AS (
     SELECT l.endpoint_id, CASE WHEN b.open_until IS NULL THEN $3::int ELSE 1 END AS places, (
         SELECT count(*) FROM (
             SELECT FROM webhook_deliveries u WHERE u.endpoint_id = l.endpoint_id AND NOT u.waits
                 AND u.state = 'pending' AND u.next_at <= now() AND u.claimed_until > now() - make_interval(secs => $5)
             LIMIT $3::int) taken
     )::int AS taken
-    FROM lines l JOIN webhook_endpoints w ON w.id = l.endpoint_id AND w.is_enabled
+    FROM webhook_lines l JOIN webhook_endpoints w ON w.id = l.endpoint_id AND w.is_enabled
     LEFT JOIN webhook_breakers b ON b.endpoint_id = l.endpoint_id
     WHERE b.open_until IS NULL OR (
         (b.open_until <= now() OR b.open_until > now() + make_interval(secs => $7))
@@ -60,15 +54,9 @@ FROM unnest($1::text[], $2::int[]) AS g (id, round)
 WHERE d.id = g.id AND d.round = g.round AND d.waits;
 
 -- give_up_unwanted: those whose turn has come and whose endpoint is switched off, a bounded number at a time
-WITH RECURSIVE lines AS (
-    (SELECT endpoint_id FROM webhook_deliveries WHERE waits AND state = 'pending' ORDER BY endpoint_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT d.endpoint_id FROM webhook_deliveries d
-        WHERE d.waits AND d.state = 'pending' AND d.endpoint_id > l.endpoint_id ORDER BY d.endpoint_id LIMIT 1)
-    FROM lines l WHERE l.endpoint_id IS NOT NULL
-), unwanted AS MATERIALIZED (
+WITH unwanted AS MATERIALIZED (
     SELECT d.id, w.deleted_at IS NOT NULL AS is_deleted
-    FROM lines l JOIN webhook_endpoints w ON w.id = l.endpoint_id AND NOT w.is_enabled
+    FROM webhook_lines l JOIN webhook_endpoints w ON w.id = l.endpoint_id AND NOT w.is_enabled
     CROSS JOIN LATERAL (
         SELECT id FROM webhook_deliveries q
         WHERE q.endpoint_id = w.id AND q.waits AND q.state = 'pending' AND q.next_at <= now()
@@ -97,15 +85,8 @@ FROM late WHERE d.id = late.id;
 SELECT count(*) FROM (SELECT FROM webhook_deliveries WHERE waits AND state = 'pending' LIMIT $1) w;
 
 -- late: for how long the first delivery is due whose endpoint could have it, in seconds; null where there is none
-WITH RECURSIVE lines AS (
-    (SELECT endpoint_id FROM webhook_deliveries WHERE waits AND state = 'pending' ORDER BY endpoint_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT d.endpoint_id FROM webhook_deliveries d
-        WHERE d.waits AND d.state = 'pending' AND d.endpoint_id > l.endpoint_id ORDER BY d.endpoint_id LIMIT 1)
-    FROM lines l WHERE l.endpoint_id IS NOT NULL
-)
 SELECT max(extract(epoch FROM now() - (
     SELECT q.next_at FROM webhook_deliveries q
     WHERE q.endpoint_id = w.id AND q.waits AND q.state = 'pending' ORDER BY q.next_at, q.number LIMIT 1)))::float8
-FROM lines l JOIN webhook_endpoints w ON w.id = l.endpoint_id AND w.is_enabled
+FROM webhook_lines l JOIN webhook_endpoints w ON w.id = l.endpoint_id AND w.is_enabled
 WHERE NOT EXISTS (SELECT FROM webhook_breakers b WHERE b.endpoint_id = w.id AND b.open_until IS NOT NULL);
