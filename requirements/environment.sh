@@ -120,6 +120,7 @@ install_project() {
 }
 
 up_to_date && exit 0
+[ ! -L .venv ] || fail ".venv is a symbolic link, and what is behind it would be emptied: remove it (rm .venv), then 'make'"
 exec 9<.
 if command -v flock >/dev/null; then
     flock 9

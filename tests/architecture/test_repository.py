@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from functools import cache
@@ -123,3 +124,17 @@ def test_every_target_of_make_explains_itself():
 def test_scripts_can_be_run(script: str):
     """A script that lost its executable bit works on its author's machine only."""
     assert Path(ROOT, script).stat().st_mode & 0o111
+
+
+def test_an_environment_behind_a_link_is_somebody_elses(tmp_path: Path):
+    """To make one there would empty whatever the link leads to."""
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    (tmp_path / ".venv").symlink_to(elsewhere)
+    script = tmp_path / "requirements" / "environment.sh"
+    done = subprocess.run(["sh", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("holdfast: .venv is a symbolic link")
+    assert [each.name for each in elsewhere.iterdir()] == ["kept"]
