@@ -28,7 +28,7 @@ IN_ALL_MAX: Final = 128
 PLACE_S: Final = 300.0
 """Who has kept a place for so long is taken to be lost: its place is somebody else's."""
 BESIDE_ORDERS_MAX: Final = 2
-"""So many are begun at once while orders wait to be started."""
+"""So many are begun at once while new orders wait to be started."""
 BREAKER_LONGEST_S: Final = 600.0
 """How long an endpoint is left alone at most."""
 PROBE_S: Final = 20.0

@@ -140,6 +140,19 @@ async def test_orders_go_first(world: World):
     assert await world.begin() == ids[BESIDE_ORDERS_MAX:]
 
 
+async def test_an_order_that_temporal_does_not_take_holds_no_webhooks_up(world: World):
+    """One row that is refused again and again is no sign that others wait; a new order beside it is."""
+    (ids,) = await lines(world, OF_ONE_MAX)
+    waiting = "UPDATE workflow_outbox SET created_at = created_at - make_interval(secs => $1)"
+    await world.orders.accept()
+    await world.database.execute(waiting, 61)
+    await world.orders.accept()
+    await world.database.execute(waiting, 5)
+    assert await world.begin() == ids[:BESIDE_ORDERS_MAX]
+    await world.database.execute(waiting, 61)
+    assert await world.begin() == ids[BESIDE_ORDERS_MAX:]
+
+
 async def test_who_was_claimed_by_somebody_that_died_is_claimed_again(world: World):
     """The same round, so the same workflow; what is given back has a pause."""
     (ids,) = await lines(world, 2)

@@ -77,6 +77,9 @@ async def test_replays_go_before_webhooks_and_orders_before_both(database: Datab
     await database.execute("UPDATE workflow_outbox SET created_at = now() - interval '5 seconds'")
     claimed = await jobs.claim(20, 0.0)
     assert [one.kind for one in claimed] == [t.JOB_REPLAY, *[t.JOB_WEBHOOK] * 7]
+    stuck = "UPDATE workflow_outbox SET created_at = now() - interval '2 minutes'"
+    await database.execute(stuck)  # Temporal refuses it again and again: nothing else waits for that
+    assert len(await jobs.claim(20, 0.0)) == 20
     await database.execute("DELETE FROM workflow_outbox")
     assert len(await jobs.claim(20, 10.0)) == 20
 

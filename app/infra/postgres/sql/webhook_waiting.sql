@@ -4,9 +4,10 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_waiting', 0));
 -- claim: deliveries whose workflows are to be begun, for a while ours. Nobody's whose endpoint is left alone; one at a
 -- time to see whether it is back; else as many as the endpoint ($3) and all together ($4) have places free. A place is
 -- kept until the delivery ends or sleeps, but not longer than $5: then its workflow is taken to be lost. An endpoint's
--- places go to who is due longest; endpoints take turns. While orders wait to be started there is little room.
--- (What is claimed for more than a minute was claimed before the clock was set back; so was an endpoint left alone that
--- is to be for longer than $7, or is tried for longer than $8.)
+-- places go to who is due longest; endpoints take turns. While new orders wait to be started there is little room.
+-- (Those that have waited for a minute while no newer ones do are refused by Temporal, and hold nobody up. What is
+-- claimed for more than a minute was claimed before the clock was set back; so was an endpoint left alone that is to be
+-- for longer than $7, or is tried for longer than $8.)
 WITH places AS (
     SELECT l.endpoint_id, CASE WHEN b.open_until IS NULL THEN $3::int ELSE 1 END AS places, (
         SELECT count(*) FROM (
@@ -30,7 +31,8 @@ WITH places AS (
 ), next AS MATERIALIZED (
     SELECT id FROM due WHERE NOT is_claimed ORDER BY turn, next_at, number
     LIMIT greatest(0, least(
-        CASE WHEN EXISTS (SELECT FROM workflow_outbox WHERE created_at < now() - interval '0.5 seconds')
+        CASE WHEN EXISTS (SELECT FROM workflow_outbox
+                WHERE created_at BETWEEN now() - interval '1 minute' AND now() - interval '0.5 seconds')
             THEN least($1::int, $6::int) ELSE $1::int END,
         $4::int - (SELECT count(*) FROM due WHERE is_claimed) - (SELECT count(*) FROM (
             SELECT FROM webhook_deliveries u WHERE NOT u.waits AND u.state = 'pending' AND u.next_at <= now()
