@@ -3,7 +3,7 @@
 import asyncio
 
 from temporalio.api.deployment.v1 import WorkerDeploymentVersion
-from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
+from temporalio.api.enums.v1 import EventType, VersioningBehavior, WorkflowTaskFailedCause
 from temporalio.api.workflowservice.v1 import (
     DescribeWorkerDeploymentVersionRequest,
     SetWorkerDeploymentCurrentVersionRequest,
@@ -16,13 +16,13 @@ from app.contracts.temporal import workflow_id
 _TIMEOUT_S = 120.0
 
 
-async def make_current(client: Client, name: str, build: str, queues: set[str]) -> None:
-    """What Temporal's worker controller does when a version serves its queues."""
+async def served(client: Client, name: str, build: str, queues: set[str]) -> set[str]:
+    """The queues that a version is known to serve, as soon as these are among them."""
     version = WorkerDeploymentVersion(deployment_name=name, build_id=build)
     asked = DescribeWorkerDeploymentVersionRequest(namespace=client.namespace, deployment_version=version)
     known: set[str] = set()
     async with asyncio.timeout(_TIMEOUT_S):
-        while known < queues:
+        while not queues <= known:
             try:
                 answer = await client.workflow_service.describe_worker_deployment_version(asked)
                 known = {queue.name for queue in answer.version_task_queues}
@@ -30,6 +30,12 @@ async def make_current(client: Client, name: str, build: str, queues: set[str]) 
                 if error.status != RPCStatusCode.NOT_FOUND:
                     raise
             await asyncio.sleep(0.1)
+    return known
+
+
+async def make_current(client: Client, name: str, build: str, queues: set[str]) -> None:
+    """What Temporal's worker controller does when a version serves its queues."""
+    await served(client, name, build, queues)
     request = SetWorkerDeploymentCurrentVersionRequest(
         namespace=client.namespace, deployment_name=name, build_id=build
     )
@@ -37,17 +43,16 @@ async def make_current(client: Client, name: str, build: str, queues: set[str]) 
 
 
 async def version_of(client: Client, order_id: str) -> str | None:
-    """The version that carries an order; None when none does yet."""
+    """The version that carries an order for good; None when none does yet."""
     try:
         description = await client.get_workflow_handle(workflow_id(order_id)).describe()
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise
         return None
-    build: str = (
-        description.raw_description.workflow_execution_info.versioning_info.deployment_version.build_id
-    )
-    return build or None
+    info = description.raw_description.workflow_execution_info.versioning_info
+    is_pinned = info.behavior == VersioningBehavior.VERSIONING_BEHAVIOR_PINNED
+    return info.deployment_version.build_id if is_pinned else None
 
 
 async def carriers(client: Client, order_id: str) -> tuple[set[str], list[str]]:

@@ -5,27 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from temporalio.api.deployment.v1 import WorkerDeploymentVersion
-from temporalio.api.enums.v1 import VersioningBehavior
-from temporalio.api.workflowservice.v1 import (
-    DescribeWorkerDeploymentVersionRequest,
-    SetWorkerDeploymentCurrentVersionRequest,
-)
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 from app import config
-from app.contracts.temporal import workflow_id
 from app.dev.servers import EmbeddedTemporal
 from app.dev.stack import ports
 from app.infra.postgres.pool import Database
 from app.infra.temporal.client import connect
+from tests.acceptance.versions import make_current, served, version_of
 from tests.integration.workers.accepted import accept
 from tests.stack import Temporal
 
@@ -65,62 +57,20 @@ async def running(
         assert await asyncio.to_thread(worker.wait, 60) == 0
 
 
-async def until(question: Callable[[], Coroutine[Any, Any, bool]]) -> None:
-    """Ask until it is so."""
+async def until_carried(client: Client, order_id: str, build: str) -> None:
+    """Wait until this version carries an order for good."""
     async with asyncio.timeout(60):
-        while not await question():
+        while await version_of(client, order_id) != build:
             await asyncio.sleep(0.1)
-
-
-async def queues_of(client: Client, build: str) -> set[str]:
-    """The queues that a version is known to serve."""
-    version = WorkerDeploymentVersion(deployment_name=NAME, build_id=build)
-    request = DescribeWorkerDeploymentVersionRequest(namespace=client.namespace, deployment_version=version)
-    try:
-        answer = await client.workflow_service.describe_worker_deployment_version(request)
-    except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
-            raise
-        return set()
-    return {queue.name for queue in answer.version_task_queues}
-
-
-async def make_current(client: Client, build: str) -> None:
-    """What Temporal's worker controller does when a version is ready."""
-
-    async def is_known() -> bool:
-        return await queues_of(client, build) == {"orders"}
-
-    await until(is_known)
-    request = SetWorkerDeploymentCurrentVersionRequest(
-        namespace=client.namespace, deployment_name=NAME, build_id=build
-    )
-    await client.workflow_service.set_worker_deployment_current_version(request)
-
-
-async def version_of(client: Client, order_id: str) -> str | None:
-    """The version that carries an order for good; None when none does (yet)."""
-    try:
-        description = await client.get_workflow_handle(workflow_id(order_id)).describe()
-    except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
-            raise
-        return None
-    info = description.raw_description.workflow_execution_info.versioning_info
-    is_pinned = info.behavior == VersioningBehavior.VERSIONING_BEHAVIOR_PINNED
-    return info.deployment_version.build_id if is_pinned else None
 
 
 async def test_a_worker_is_the_version_that_it_was_given(
     database_url: str, redis_url: str, temporal_server: Temporal, client: Client
 ):
     """For every queue that it serves: the controller waits for that before it gives a version any order."""
-
-    async def is_known() -> bool:
-        return await queues_of(client, "alone") == {"orders", "notifications"}
-
-    async with running("alone", "orders,notifications", database_url, redis_url, temporal_server):
-        await until(is_known)
+    queues = {"orders", "notifications"}
+    async with running("alone", ",".join(queues), database_url, redis_url, temporal_server):
+        assert await served(client, NAME, "alone", queues) == queues
 
 
 @pytest.mark.full
@@ -135,22 +85,14 @@ async def test_an_order_stays_with_the_version_that_began_it(
             temporal.address, temporal.namespace, tls_cert=None, tls_key=None, api_key=None
         )
         async with running("old", "orders", database_url, redis_url, temporal):
-            await make_current(client, "old")
+            await make_current(client, NAME, "old", {"orders"})
             first = await accept(database)  # waits for its stock: nobody serves that queue
-
-            async def first_is_old() -> bool:
-                return await version_of(client, first.id) == "old"
-
-            await until(first_is_old)
+            await until_carried(client, first.id, "old")
             async with running("new", "orders", database_url, redis_url, temporal):
-                await make_current(client, "new")
+                await make_current(client, NAME, "new", {"orders"})
                 second = await accept(database)
-
-                async def second_is_new() -> bool:
-                    return await version_of(client, second.id) == "new"
-
-                await until(second_is_new)
-                assert await first_is_old()
+                await until_carried(client, second.id, "new")
+                assert await version_of(client, first.id) == "old"
     finally:
         await temporal.stop()
 
