@@ -147,15 +147,18 @@ async def _run(settings: Settings) -> int:
         replays = ReplayActivities(Engine(database, handlers(Documents(redis, settings.environment))))
         steps = _activities(orders, payments, carrier, webhooks, replays)
         workers = _workers(settings, client, orders, steps)
+        # Where there are versions, Temporal says which one begins a workflow: else one that is on its way out
+        # would go on taking to itself what it starts, and never be without orders.
+        is_eager = _version(settings) is None
         starting: list[asyncio.Task[Any]] = [asyncio.create_task(namespace_marker.keep(client, markers))]
         if t.QUEUE_ORDERS in settings.worker_queues:
             channel = streams.hint_workflow_outbox(settings.environment)
-            starter = Starter(WorkflowOutbox(database), client, hints.listen(channel))
-            teller = Teller(WorkflowJobs(database, t.JOBS), client, hints.listen(channel))
+            starter = Starter(WorkflowOutbox(database), client, hints.listen(channel), is_eager=is_eager)
+            teller = Teller(WorkflowJobs(database, t.JOBS), client, hints.listen(channel), is_eager=is_eager)
             tasks = (starter.run(), starter.look_after(), teller.run())
             starting += [asyncio.create_task(task) for task in tasks]
         if t.QUEUE_NOTIFICATIONS in settings.worker_queues:
-            sending = WebhookStarter(WaitingDeliveries(database), client, turn)
+            sending = WebhookStarter(WaitingDeliveries(database), client, turn, is_eager=is_eager)
             starting += [asyncio.create_task(task) for task in (sending.run(), sending.give_up())]
         return markers.exit_code(await _until_stopped(stop, workers, starting))
 

@@ -38,9 +38,13 @@ log = logger("starter")
 class Starter:
     """Runs until it is cancelled; two of them at once share the work."""
 
-    def __init__(self, outbox: WorkflowOutbox, client: Client, hint: Hint) -> None:
-        """Take calls from `outbox` to `client`; look at once when `hint` says so."""
+    def __init__(self, outbox: WorkflowOutbox, client: Client, hint: Hint, *, is_eager: bool = True) -> None:
+        """Take calls from `outbox` to `client`; look at once when `hint` says so.
+
+        `is_eager` has the worker beside it carry what it starts, whatever version that is of.
+        """
         self._outbox = outbox
+        self._is_eager = is_eager
         self._client = client
         self._telling = Telling("orders", outbox, self._call, hint)
         self.run = self._telling.run
@@ -57,7 +61,7 @@ class Starter:
                 log.warning("check_skipped", error=str(error))
 
     async def _call(self, call: Call) -> None:
-        kind: dict[str, Any] = {"request_eager_start": True}
+        kind: dict[str, Any] = {"request_eager_start": self._is_eager}
         if call.kind == "cancel":
             kind = {"start_signal": t.SIGNAL_CANCEL}
         elif call.kind == "delivered":

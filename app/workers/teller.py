@@ -24,8 +24,9 @@ log = logger("teller")
 class Teller:
     """Runs until it is cancelled; two of them at once share the work."""
 
-    def __init__(self, jobs: WorkflowJobs, client: Client, hint: Hint) -> None:
-        """Take `jobs` to `client`; look at once when `hint` says so."""
+    def __init__(self, jobs: WorkflowJobs, client: Client, hint: Hint, *, is_eager: bool = True) -> None:
+        """Take `jobs` to `client`; look at once when `hint` says so. `is_eager` is as in `Starter`."""
+        self._is_eager = is_eager
         self._client = client
         self._telling = Telling("jobs", jobs, self._call, hint)
         self.run = self._telling.run
@@ -45,7 +46,7 @@ class Teller:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 task_timeout=policies.WORKFLOW_TASK_TIMEOUT,
                 **signal,
-                request_eager_start=not job.signal,
+                request_eager_start=self._is_eager and not job.signal,
                 rpc_timeout=policies.RPC_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:

@@ -37,11 +37,14 @@ class WebhookStarter:
         hint: Hint,
         *,
         waits_s: tuple[float, ...] | None = None,
+        is_eager: bool = True,
     ) -> None:
         """Take deliveries from `waiting` to `client`; look at once when `hint` says so.
 
-        `waits_s` are the seconds between attempts where they are not the usual ones.
+        `waits_s` are the seconds between attempts where they are not the usual ones; `is_eager` is as in
+        `Starter`.
         """
+        self._is_eager = is_eager
         self._waiting = waiting
         self._client = client
         self._waits_s = waits_s
@@ -80,7 +83,7 @@ class WebhookStarter:
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 task_timeout=policies.WORKFLOW_TASK_TIMEOUT,
-                request_eager_start=True,
+                request_eager_start=self._is_eager,
                 rpc_timeout=policies.RPC_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:
