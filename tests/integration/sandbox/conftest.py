@@ -103,20 +103,36 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 @pytest.fixture
 async def sandbox(start: Start) -> SandboxProcess:
-    """A sandbox that reports to nobody."""
+    """One of the test's own that reports to nobody: for who disturbs it, or looks at all that it has."""
     return await start()
 
 
+@pytest.fixture(scope="module")
+async def shared_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SandboxProcess]:
+    """One for all tests of a file that do neither."""
+    process = SandboxProcess(tmp_path_factory.mktemp("shared") / "sandbox.sqlite3")
+    yield await process.start()
+    await process.stop()
+
+
 @pytest.fixture
-async def http(sandbox: SandboxProcess) -> AsyncIterator[httpx.AsyncClient]:
+def url(request: pytest.FixtureRequest) -> str:
+    """Where clients ask: the test's own sandbox, if it names that, else the one that it shares."""
+    is_own = "sandbox" in request.fixturenames
+    asked: SandboxProcess = request.getfixturevalue("sandbox" if is_own else "shared_sandbox")
+    return asked.url
+
+
+@pytest.fixture
+async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A plain client with a test key."""
     headers = {"authorization": "Bearer sk_test_plain"}
-    async with httpx.AsyncClient(base_url=sandbox.url, headers=headers, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
-async def client(sandbox: SandboxProcess) -> AsyncIterator[stripe.StripeClient]:
+async def client(url: str) -> AsyncIterator[stripe.StripeClient]:
     """Stripe's own library."""
-    async with stripe_client(sandbox.url) as library:
+    async with stripe_client(url) as library:
         yield library

@@ -72,11 +72,11 @@ async def test_cancel_and_release_exclude_each_other(http):
 )
 async def test_what_the_carrier_will_not_take(http, booking, status, code):
     """4xx with a code; nothing is booked."""
-    answer = await http.put("/v1/shipments/ful_1", json=booking)
+    answer = await http.put("/v1/shipments/ful_none", json=booking)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    assert (await http.get("/v1/shipments/ful_1")).status_code == 404
+    assert (await http.get("/v1/shipments/ful_none")).status_code == 404
     for verb in ("release", "cancel"):
-        assert (await http.post(f"/v1/shipments/ful_1/{verb}")).status_code == 404
+        assert (await http.post(f"/v1/shipments/ful_none/{verb}")).status_code == 404
 
 
 async def test_pick_up_and_delivery_are_reported_signed_and_in_order(start, receiver):

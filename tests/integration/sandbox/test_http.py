@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 
-async def exchange(sandbox, data: bytes) -> bytes:
+async def exchange(url, data: bytes) -> bytes:
     """Send bytes, read until the server closes."""
-    host, _, port = sandbox.url.removeprefix("http://").partition(":")
+    host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(data)
@@ -27,13 +27,13 @@ async def exchange(sandbox, data: bytes) -> bytes:
         (b"POST /v1/refunds HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n" + b"a" * 300_000, b"413"),
     ],
 )
-async def test_a_malformed_or_oversized_request_gets_a_4xx(sandbox, data, status):
+async def test_a_malformed_or_oversized_request_gets_a_4xx(url, data, status):
     """And the connection is closed."""
-    answer = await exchange(sandbox, data)
+    answer = await exchange(url, data)
     assert answer.split(b" ", 2)[1] == status
 
 
-async def test_pipelined_and_split_requests_are_answered_in_order(sandbox):
+async def test_pipelined_and_split_requests_are_answered_in_order(url):
     """Two requests in one write, the second one with a chunked body in pieces."""
     first = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
     second = (
@@ -41,18 +41,18 @@ async def test_pipelined_and_split_requests_are_answered_in_order(sandbox):
         b"Transfer-Encoding: chunked\r\n\r\n"
         b'1f\r\n{"warehouse":"w","lines":[{"sku\r\n13\r\n":"a","quantity":1}\r\n2\r\n]}\r\n0\r\n\r\n'
     )
-    answer = await exchange(sandbox, first + second)
+    answer = await exchange(url, first + second)
     assert answer.index(b'{"status":"ok"}') < answer.index(b'"reference":"ful_1"')
     assert answer.count(b"HTTP/1.1 20") == 2
 
 
-async def test_a_body_that_is_announced_is_invited(sandbox):
+async def test_a_body_that_is_announced_is_invited(url):
     """Expect: 100-continue, as curl sends it with a large body."""
     body = b'{"warehouse":"w","lines":[{"sku":"a","quantity":1}]}'
-    host, _, port = sandbox.url.removeprefix("http://").partition(":")
+    host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
-        b"PUT /v1/shipments/ful_1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        b"PUT /v1/shipments/ful_2 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
         + f"Content-Length: {len(body)}\r\n\r\n".encode()
     )
     async with asyncio.timeout(5):
