@@ -2,7 +2,8 @@
 
 Nothing waits while nothing is under way: the first question goes at once, with whatever else is asked in the
 same tick of the event loop. What comes meanwhile goes together when the batch under way is done, when it is
-enough for a whole batch, or `LINGER_S` after its first, as long as there is room for one more batch.
+enough for a whole batch, or `LINGER_S` after its first, as long as there is room for one more batch. Batches
+under way begin evenly spaced: if they began together, whoever comes next would wait for the whole of one.
 
 A batch that fails because PostgreSQL is away fails for everybody in it. One that fails in any other way is
 halved again and again until only what is wrong is alone, so nobody pays for a neighbour's mistake. An asker
@@ -24,6 +25,10 @@ BATCH_SIZE_MAX: Final = 256
 BATCH_WEIGHT_MAX: Final = 4096
 """How heavy a batch may be; what weighs more goes alone. Its unit is that of each question's weight."""
 LINGER_S: Final = 0.002
+SPACE_MAX_S: Final = 0.1
+"""How far apart batches begin at most, however long they take."""
+_REMEMBERED: Final = 8
+"""Of how many batches, roughly, their usual duration is made."""
 WAITING_MAX: Final = 4096
 """How many may wait for their batch; whoever comes then is told at once that it cannot be now."""
 WAIT_MAX_S: Final = 2.5
@@ -52,6 +57,9 @@ class Combiner(Generic[A, R]):
         self._waiting: deque[_Question[A, R]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._begun_at = 0.0
+        self._usual_s = 0.0
+        """How long a batch takes, as a moving average."""
 
     async def ask(self, asked: A, weight: int = 1) -> R:
         """What comes of `asked`. Raises Unavailable, and what `run` raised or returned as an error for it."""
@@ -67,10 +75,12 @@ class Combiner(Generic[A, R]):
         """Begin a batch if it is time for one, or see to it that it is begun in time."""
         if not self._waiting or len(self._under_way) >= self._in_flight_max:
             return
-        due = self._waiting[0].since + LINGER_S
+        space_s = min(self._usual_s / self._in_flight_max, SPACE_MAX_S)
+        due = max(self._waiting[0].since + LINGER_S, self._begun_at + space_s)
         if not self._under_way or len(self._waiting) >= BATCH_SIZE_MAX or loop.time() >= due:
             # In a context of its own: a batch belongs to no request. It takes what waits when it begins,
             # which is after everything that is ready to run in this tick has asked.
+            self._begun_at = loop.time()
             task = loop.create_task(self._batch(), context=Context())
             self._under_way.add(task)
             task.add_done_callback(self._done)
@@ -86,9 +96,12 @@ class Combiner(Generic[A, R]):
         self._go(task.get_loop())
 
     async def _batch(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         batch = self._next()
         try:
             await self._carry_out(batch)
+            self._usual_s += (loop.time() - began_at - self._usual_s) / _REMEMBERED
         finally:  # cancelled at the end of the process, or a defect here: nobody is left waiting
             for question in batch:
                 question.outcome.cancel()

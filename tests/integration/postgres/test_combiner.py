@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -190,3 +191,24 @@ async def test_the_end_of_the_process_leaves_nobody_waiting():
         await asked
     counter.may_go.set()
     assert await combiner.ask(4) == -4
+
+
+async def test_batches_begin_evenly_spaced():
+    """Two that begin together leave everybody who comes then to wait for the whole of both."""
+    takes_s, begun = 0.1, list[float]()
+
+    async def run(asked: Sequence[int]) -> Sequence[int | Exception]:
+        begun.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(takes_s)
+        return asked
+
+    combiner = Combiner(run, in_flight_max=2)
+    asking = set[asyncio.Task[int]]()
+    async with asyncio.timeout(60):
+        while len(begun) < 24:
+            asking.add(asyncio.create_task(combiner.ask(len(asking))))
+            await asyncio.sleep(module.LINGER_S)
+        await asyncio.gather(*asking)
+    settled = begun[16:24]
+    gaps = [later - earlier for earlier, later in pairwise(settled)]
+    assert min(gaps) >= takes_s / 2 * 0.8

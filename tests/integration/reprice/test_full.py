@@ -64,7 +64,10 @@ async def test_twelve_thousand_orders_are_mended_once_though_workers_are_killed_
     prices.write_text(f"sku,amount,currency\ncup,{RIGHT},USD\nnever-sold,1,EUR\n")
     span = ("--from", priced.since.isoformat(), "--to", priced.until.isoformat())
     ask = ("replay", "--handler", "reprice", "--prices", str(prices), *span, "--rate", RATE)
-    async with running(priced.url, redis_url, ENVIRONMENT=ENVIRONMENT), working(priced.url, redis_url, temporal) as worker:
+    async with (
+        running(priced.url, redis_url, ENVIRONMENT=ENVIRONMENT),
+        working(priced.url, redis_url, temporal) as worker,
+    ):
         command = await Command(priced.url, *ask).start()
         await kill_at(priced, worker, reads(0.1), reads(0.6))
         code, said = await command.ends()
