@@ -73,7 +73,6 @@ async def test_a_worker_is_the_version_that_it_was_given(
         assert await served(client, NAME, "alone", queues) == queues
 
 
-@pytest.mark.full
 async def test_an_order_stays_with_the_version_that_began_it(
     database: Database, database_url: str, redis_url: str, tmp_path: Path
 ):
@@ -90,8 +89,9 @@ async def test_an_order_stays_with_the_version_that_began_it(
             await until_carried(client, first.id, "old")
             async with running("new", "orders", database_url, redis_url, temporal):
                 await make_current(client, NAME, "new", {"orders"})
-                second = await accept(database)
-                await until_carried(client, second.id, "new")
+                for _ in range(5):  # whichever of the two tells Temporal of it
+                    later = await accept(database)
+                    await until_carried(client, later.id, "new")
                 assert await version_of(client, first.id) == "old"
     finally:
         await temporal.stop()
