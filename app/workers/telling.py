@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from temporalio.service import RPCError
 
 from app.domain.errors import Unavailable
-from app.observability.logging import logger
+from app.observability.logging import Rarely, logger
 
 BATCH_MAX: Final = 64
 LEASE_S: Final = 15.0
@@ -84,6 +84,8 @@ class Telling(Generic[C]):
         self._batch_max = batch_max
         self._rests = rests
         self._is_away = False
+        self._refused = Rarely()
+        """Batches of which Temporal took a part only."""
 
     async def run(self) -> None:
         """Tell Temporal everything, for ever."""
@@ -116,8 +118,11 @@ class Telling(Generic[C]):
             for _, error in failed:
                 if not isinstance(error, RPCError):
                     raise error
+            first, why = failed[0]
             if not done:
-                raise failed[0][1]
+                raise why
+            if times := self._refused.one_more():
+                log.warning("workflow_not_told", what=self._what, row=first.id, error=str(why), times=times)
         return len(calls)
 
     def _note_away(self, *, away: bool, error: str = "") -> None:

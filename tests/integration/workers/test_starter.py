@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from app.contracts import temporal as t
@@ -167,3 +168,24 @@ async def test_orders_wait_while_temporal_is_away_and_are_started_when_it_is_bac
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await server.stop()
+
+
+async def test_one_that_temporal_refuses_holds_up_nobody_and_is_named(
+    database: Database, client: Client, starter: Starter
+) -> None:
+    """An attribute that is longer than Temporal takes, and another order's beside it."""
+    refused, taken = await accept(database), await accept(database)
+    await database.execute("UPDATE orders SET correlation_id = repeat('x', 5000) WHERE id = $1", refused.id)
+    with capture_logs() as said:
+        assert await starter.tell() == 2
+    described = await client.get_workflow_handle(t.workflow_id(taken.id)).describe()
+    assert described.status is WorkflowExecutionStatus.RUNNING
+    rows = await database.fetch("SELECT id, order_id FROM workflow_outbox")
+    assert [row["order_id"] for row in rows] == [refused.id]
+    (line,) = [line for line in said if line["event"] == "workflow_not_told"]
+    assert (line["what"], line["row"]) == ("orders", rows[0]["id"])
+    await database.execute("UPDATE orders SET correlation_id = 'mended' WHERE id = $1", refused.id)
+    async with asyncio.timeout(WAIT_S):
+        while await _rows(database):
+            await starter.tell()
+            await asyncio.sleep(0.05)
