@@ -7,6 +7,7 @@ there were is counted, and told once a second. Nothing is kept here that matters
 """
 
 import asyncio
+from itertools import cycle
 from typing import Final
 
 from app.gateway import problems
@@ -31,7 +32,8 @@ _READS: Final = ("GET", "HEAD")
 _ONE_ORDER: Final = "/v1/orders/"
 _CANCEL_PATH: Final = "/v1/orders/{order_id}/cancel"
 _CANCEL: Final = "/cancel"
-_RETRY_AFTER: Final = ((b"retry-after", b"1"),)
+_RETRY_AFTER: Final[tuple[Headers, ...]] = tuple(((b"retry-after", b"%d" % s),) for s in (1, 2, 3))
+"""In turns: who was refused together does not come again together."""
 
 log = logger("gateway")
 
@@ -46,6 +48,7 @@ class Shedding:
         self.crowded_from: Final = max(int(requests_max * OTHERS_SHARE), 1)
         """With fewer under way nobody is refused."""
         self._kind = BY_SLUG["overloaded"]
+        self._retry_after = cycle(_RETRY_AFTER)
         self._refused = 0
         self._telling: asyncio.TimerHandle | None = None
 
@@ -63,7 +66,7 @@ class Shedding:
         metrics.HTTP.timer(method if method in METHODS else "other", route).count(self._kind.status, 0.0)
         self._count()
         detail = f"{in_flight} requests are under way."
-        return problems.reply(call, self._kind, detail, headers=(*_RETRY_AFTER, *ids, *more))
+        return problems.reply(call, self._kind, detail, headers=(*next(self._retry_after), *ids, *more))
 
     def _class_of(self, method: str, path: str) -> tuple[str, int]:
         """The route of a request, and how many may be under way when it comes."""

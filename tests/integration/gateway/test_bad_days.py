@@ -217,7 +217,7 @@ async def test_too_many_requests_are_refused_within_milliseconds(gateway: Gatewa
         refused = await client.get("/held")
         assert time.monotonic() - started < 0.5 + BUSY_S
         problem(refused, 503, "overloaded")
-        assert refused.headers["retry-after"] == "1"
+        assert int(refused.headers["retry-after"]) >= 1
         assert (await client.get("/livez")).status_code == 200
         held.set()
         assert [(await one).status_code for one in holding] == [200] * 3

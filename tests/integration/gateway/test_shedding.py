@@ -1,6 +1,7 @@
 """More than there is room for: who is refused first, how, and what it leaves behind."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import httpx
@@ -85,7 +86,13 @@ async def test_a_refusal_is_a_whole_problem_that_says_when_to_come_again(full: F
     said = problem(answer, 503, "overloaded")
     assert said["correlation_id"] == "c-1"
     assert said["instance"] == "/v1/orders"
-    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["retry-after"] in {"1", "2", "3"}
+
+
+async def test_who_is_refused_together_does_not_come_again_together(full: Full):
+    """A third after a second, a third after two, a third after three."""
+    answers = [await full.ask(ROOM, "GET", "/v1/orders") for _ in range(9)]
+    assert Counter(answer.headers["retry-after"] for answer in answers) == {"1": 3, "2": 3, "3": 3}
 
 
 async def test_refusals_are_counted_by_route(full: Full):
