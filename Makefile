@@ -37,7 +37,7 @@ help:
 	@echo 'make test       all tests but the long ones (at most 10 minutes; ARGS="-k name" for some of them)'
 	@echo 'make test-full  all tests, those of Redis also with redis-server 7 (under an hour)'
 	@echo 'make test-containers  integration tests against containers, made here where no registry is reached'
-	@echo 'make check      format, lint, types, import contracts, unit tests (under a minute)'
+	@echo 'make check      format, lint, types, import contracts, unit tests (a minute or two)'
 	@echo 'make bench      this project beside its references, as ratios (ONLY=name JSON=file SVG=file)'
 	@echo 'make image      the container image, for all three modes (IMAGE=name PYTHON_IMAGE=base)'
 	@echo 'make image-test build it, run it in its three modes against the real servers, and look inside'

@@ -42,12 +42,14 @@ KINDS = {
 """What kubectl calls them → what they are. Pods are looked for among the workloads that make them."""
 NOBODYS = {"node", "nodes", "namespace", "endpointslices", "prometheuses.monitoring.coreos.com"}
 """Kinds of which no manifest of ours makes one."""
-CHARTS = {
+OTHERS = {
     ("Deployment", "temporal-frontend"),
     ("Deployment", "temporal-history"),
     ("Service", "temporal-frontend"),
+    ("Service", "holdfast-rw"),
 }
-"""What Temporal's chart makes of the release `temporal` (platform/temporal/values.yaml)."""
+"""What others make: Temporal's chart of the release `temporal` (platform/temporal/values.yaml), CloudNativePG of
+the cluster `holdfast` (platform/postgres/holdfast.yaml)."""
 WITH_NAMES = {"get", "describe", "delete"}
 """Verbs that are followed by a kind and then by names."""
 SEVERAL = (("overlays/production",), ("overlays/production", "worker-queues", "worker-queues-keda"))
@@ -135,7 +137,7 @@ def test_kubectl_understands_every_command(tmp_path: Path):
 def test_what_a_command_names_is_in_the_manifests(command: Command):
     """Deployments, jobs, labels, containers, folders, namespaces and settings."""
     there = objects(command.value("-n", "--namespace") or "holdfast-production")
-    names = CHARTS | {(one["kind"], one["metadata"]["name"]) for one in there}
+    names = OTHERS | {(one["kind"], one["metadata"]["name"]) for one in there}
     assert [pair for pair in named(command) if pair[0] != "Pod" and pair not in names] == []
     made_of = [pod.owner["metadata"]["name"] for pod in pods(there)]
     of_pods = [name for kind, name in named(command) if kind == "Pod"]
