@@ -131,7 +131,8 @@ def pairs(value: str) -> tuple[tuple[str, str], ...]:
     for part in value.split(","):
         name, sign, text_ = (piece.strip() for piece in part.partition("="))
         decoded = unquote(text_)
-        if not sign or not _HEADER.match(name) or not decoded.isascii() or not decoded.isprintable():
+        is_text = decoded.isascii() and decoded.isprintable() and decoded == decoded.strip()
+        if not sign or not _HEADER.match(name) or not is_text:
             raise ValueError("be a comma list of name=value, percent-encoded, as headers are")
         if name.lower() in _FRAMING:
             raise ValueError(f"leave out {name.lower()}: that is made with each request")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from app.domain.errors import Unavailable
 from app.observability.logging import Rarely, logger
@@ -18,6 +18,8 @@ BATCH_MAX: Final = 64
 LEASE_S: Final = 15.0
 POLL_S: Final = 1.0
 PAUSE_S: Final = 1.0
+REFUSED_PAUSE_S: Final = 15.0
+"""What Temporal refuses comes back later than others: else a batch of it would go before them each time."""
 
 log = logger("telling")
 
@@ -85,7 +87,7 @@ class Telling(Generic[C]):
         self._rests = rests
         self._is_away = False
         self._refused = Rarely()
-        """Batches of which Temporal took a part only."""
+        """Batches in which Temporal refused something."""
 
     async def run(self) -> None:
         """Tell Temporal everything, for ever."""
@@ -114,16 +116,25 @@ class Telling(Generic[C]):
         if done:
             await self._outbox.done(done)
         if failed:
-            await self._outbox.give_back([call.id for call, _ in failed], PAUSE_S)
-            for _, error in failed:
+            await self._give_back(failed, any_done=bool(done))
+        return len(calls)
+
+    async def _give_back(self, failed: Sequence[tuple[C, BaseException]], *, any_done: bool) -> None:
+        """Have these told again later; those that Temporal refuses much later, so that others are claimed."""
+        refused = [(call, error) for call, error in failed if _is_refused(error)]
+        if refused:
+            await self._outbox.give_back([call.id for call, _ in refused], REFUSED_PAUSE_S)
+            if times := self._refused.one_more():
+                call, error = refused[0]
+                log.warning("workflow_not_told", what=self._what, row=call.id, error=str(error), times=times)
+        missed = [(call, error) for call, error in failed if not _is_refused(error)]
+        if missed:
+            await self._outbox.give_back([call.id for call, _ in missed], PAUSE_S)
+            for _, error in missed:
                 if not isinstance(error, RPCError):
                     raise error
-            first, why = failed[0]
-            if not done:
-                raise why
-            if times := self._refused.one_more():
-                log.warning("workflow_not_told", what=self._what, row=first.id, error=str(why), times=times)
-        return len(calls)
+            if not any_done:
+                raise missed[0][1]
 
     def _note_away(self, *, away: bool, error: str = "") -> None:
         """One line when Temporal or PostgreSQL goes away, one when it is back."""
@@ -133,3 +144,8 @@ class Telling(Generic[C]):
                 log.warning("workflows_wait_to_be_told", what=self._what, error=error)
             else:
                 log.info("workflows_are_told_again", what=self._what)
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether it is this row that Temporal does not take, and not Temporal that is away."""
+    return isinstance(error, RPCError) and error.status is RPCStatusCode.INVALID_ARGUMENT

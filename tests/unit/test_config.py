@@ -93,6 +93,7 @@ WRONG = {
     ],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4317"],
     "OTEL_EXPORTER_OTLP_HEADERS": [
+        "a=%20b",
         "token",
         "=x",
         "a b=c",

@@ -2,8 +2,9 @@
 
 Nothing waits while nothing is under way: the first question goes at once, with whatever else is asked in the
 same tick of the event loop. What comes meanwhile goes together when the batch under way is done, when it is
-enough for a whole batch, or `LINGER_S` after its first, as long as there is room for one more batch. Batches
-under way begin evenly spaced: if they began together, whoever comes next would wait for the whole of one.
+enough for a whole batch, or `LINGER_S` after its first, as long as there is room for one more batch. Where
+many ask, batches under way begin evenly spaced: if they began together, whoever comes next would wait for the
+whole of one.
 
 A batch that fails because PostgreSQL is away fails for everybody in it. One that fails in any other way is
 halved again and again until only what is wrong is alone, so nobody pays for a neighbour's mistake. An asker
@@ -14,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
+from math import ceil
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from app.domain.errors import Unavailable
@@ -25,10 +27,12 @@ BATCH_SIZE_MAX: Final = 256
 BATCH_WEIGHT_MAX: Final = 4096
 """How heavy a batch may be; what weighs more goes alone. Its unit is that of each question's weight."""
 LINGER_S: Final = 0.002
+SPACED_FROM: Final = 8.0
+"""Of how many questions batches usually are where they are spaced; fewer would only wait for it."""
 SPACE_MAX_S: Final = 0.1
 """How far apart batches begin at most, however long they take."""
 _REMEMBERED: Final = 8
-"""Of how many batches, roughly, their usual duration is made."""
+"""Of how many batches, roughly, what is usual is made."""
 WAITING_MAX: Final = 4096
 """How many may wait for their batch; whoever comes then is told at once that it cannot be now."""
 WAIT_MAX_S: Final = 2.5
@@ -58,8 +62,8 @@ class Combiner(Generic[A, R]):
         self._under_way: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._begun_at = 0.0
-        self._usual_s = 0.0
-        """How long a batch takes, as a moving average."""
+        self._usual_s = self._usual_size = 0.0
+        """How long a batch takes and how many ask in it, as moving averages."""
 
     async def ask(self, asked: A, weight: int = 1) -> R:
         """What comes of `asked`. Raises Unavailable, and what `run` raised or returned as an error for it."""
@@ -75,8 +79,10 @@ class Combiner(Generic[A, R]):
         """Begin a batch if it is time for one, or see to it that it is begun in time."""
         if not self._waiting or len(self._under_way) >= self._in_flight_max:
             return
-        space_s = min(self._usual_s / self._in_flight_max, SPACE_MAX_S)
-        due = max(self._waiting[0].since + LINGER_S, self._begun_at + space_s)
+        due = self._waiting[0].since + LINGER_S
+        if self._usual_size >= SPACED_FROM:
+            due = max(due, self._begun_at + min(self._usual_s / self._in_flight_max, SPACE_MAX_S))
+        due = ceil(due * 1000) / 1000  # the loop's clock has whole milliseconds: less would be no wait at all
         if not self._under_way or len(self._waiting) >= BATCH_SIZE_MAX or loop.time() >= due:
             # In a context of its own: a batch belongs to no request. It takes what waits when it begins,
             # which is after everything that is ready to run in this tick has asked.
@@ -102,6 +108,7 @@ class Combiner(Generic[A, R]):
         try:
             await self._carry_out(batch)
             self._usual_s += (loop.time() - began_at - self._usual_s) / _REMEMBERED
+            self._usual_size += (len(batch) - self._usual_size) / _REMEMBERED
         finally:  # cancelled at the end of the process, or a defect here: nobody is left waiting
             for question in batch:
                 question.outcome.cancel()

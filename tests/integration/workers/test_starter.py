@@ -14,6 +14,7 @@ from app.infra.postgres.pool import Database
 from app.infra.postgres.workflow_outbox import WorkflowOutbox
 from app.infra.temporal.client import connect
 from app.workers.starter import Starter
+from app.workers.telling import BATCH_MAX
 from tests.integration.workers.accepted import accept
 from tests.integration.workers.poll import Poll
 
@@ -170,22 +171,41 @@ async def test_orders_wait_while_temporal_is_away_and_are_started_when_it_is_bac
         await server.stop()
 
 
+REFUSE = "UPDATE orders SET correlation_id = repeat('x', 5000)"
+"""An attribute that is longer than Temporal takes."""
+
+
 async def test_one_that_temporal_refuses_holds_up_nobody_and_is_named(
     database: Database, client: Client, starter: Starter
 ) -> None:
-    """An attribute that is longer than Temporal takes, and another order's beside it."""
-    refused, taken = await accept(database), await accept(database)
-    await database.execute("UPDATE orders SET correlation_id = repeat('x', 5000) WHERE id = $1", refused.id)
+    """It is tried again, and goes on when it is mended."""
+    refused = await accept(database)
+    await database.execute(REFUSE)
+    taken = await accept(database)
     with capture_logs() as said:
         assert await starter.tell() == 2
     described = await client.get_workflow_handle(t.workflow_id(taken.id)).describe()
     assert described.status is WorkflowExecutionStatus.RUNNING
-    rows = await database.fetch("SELECT id, order_id FROM workflow_outbox")
-    assert [row["order_id"] for row in rows] == [refused.id]
+    rows = await database.fetch("SELECT id, order_id, claimed_until > now() AS waits FROM workflow_outbox")
+    assert [(row["order_id"], row["waits"]) for row in rows] == [(refused.id, True)]
     (line,) = [line for line in said if line["event"] == "workflow_not_told"]
     assert (line["what"], line["row"]) == ("orders", rows[0]["id"])
     await database.execute("UPDATE orders SET correlation_id = 'mended' WHERE id = $1", refused.id)
-    async with asyncio.timeout(WAIT_S):
-        while await _rows(database):
-            await starter.tell()
-            await asyncio.sleep(0.05)
+    await database.execute("UPDATE workflow_outbox SET claimed_until = '-infinity'")
+    assert await starter.tell() == 1
+    assert await _rows(database) == 0
+
+
+async def test_a_whole_batch_that_temporal_refuses_holds_up_nobody(
+    database: Database, client: Client, starter: Starter
+) -> None:
+    """Whoever comes behind it is claimed next; nobody says that Temporal is away."""
+    for _ in range(BATCH_MAX):
+        await accept(database)
+    await database.execute(REFUSE)
+    taken = await accept(database)
+    assert await starter.tell() == BATCH_MAX
+    assert await starter.tell() == 1
+    described = await client.get_workflow_handle(t.workflow_id(taken.id)).describe()
+    assert described.status is WorkflowExecutionStatus.RUNNING
+    assert await _rows(database) == BATCH_MAX
