@@ -45,7 +45,10 @@ class Receiver(BaseHTTPRequestHandler):
         if good and self.headers["webhook-id"] not in seen:
             seen.add(self.headers["webhook-id"])
             event = json.loads(body)
-            print(event["time"], event["type"], event["subject"], event["sequence"], flush=True)
+            told = [event[name] for name in ("time", "type", "subject", "sequence")]
+            # One write: print() writes the line and its end apart, and another thread may come between.
+            sys.stdout.write(" ".join(map(str, told)) + "\n")
+            sys.stdout.flush()
         self.send_response(204 if good else 401)
         self.end_headers()
 

@@ -13,6 +13,8 @@ from app.domain.webhooks import Post, secret_of
 from app.infra.webhooks.sender import HttpSender
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "webhook_receiver.py"
+WAVES, AT_ONCE = 20, 4
+"""Events that come at once, again and again: each has a line of its own."""
 
 
 async def test_the_sample_receiver_takes_what_is_ours():
@@ -37,8 +39,14 @@ async def test_the_sample_receiver_takes_what_is_ours():
             ):
                 post = Post(identity, "whe_1", url, msgspec.json.encode(event), secrets)
                 assert (await sender.send(post)).status == status
-            printed = [(await process.stdout.readline()).decode().split() for _ in range(2)]
-        assert printed == [[event.time, event.type, event.subject, str(event.sequence)]] * 2
+            body = msgspec.json.encode(event)
+            for wave in range(WAVES):
+                at_once = [Post(f"wave_{wave}_{n}", "whe_1", url, body, (old,)) for n in range(AT_ONCE)]
+                assert [sent.status for sent in await asyncio.gather(*map(sender.send, at_once))] == [
+                    204
+                ] * AT_ONCE
+            printed = [(await process.stdout.readline()).decode().split() for _ in range(2 + WAVES * AT_ONCE)]
+        assert printed == [[event.time, event.type, event.subject, str(event.sequence)]] * len(printed)
     finally:
         sender.close()
         process.kill()
