@@ -23,6 +23,11 @@ from app.gateway.route import Route
 VERSION: Final = "1.0"
 _REFERENCE: Final = "#/components/schemas/{name}"
 _WAITING_ON: Final = ("payments", "inventory", "shipping", "customer", "operator")
+_ABOUT_WAITING: Final = (
+    "What an order that does not move waits for: a service (it is away, or nobody of ours takes its steps, "
+    "which is said after half a minute), the customer or an operator. Null where the order moves, and where "
+    "no worker runs at all."
+)
 
 _LIMITS: Final = ("RateLimit-Policy", "RateLimit")
 """On every answer to a request that was counted against its caller's limit."""
@@ -98,7 +103,8 @@ def _name_states(components: dict[str, Any]) -> None:
     }
     for name, (field, values) in states.items():
         components[name]["properties"][field]["enum"] = values
-    components["OrderDocument"]["properties"]["waiting_on"] = {"enum": [*_WAITING_ON, None]}
+    waiting = {"enum": [*_WAITING_ON, None], "description": _ABOUT_WAITING}
+    components["OrderDocument"]["properties"]["waiting_on"] = waiting
 
 
 def _describe_events(components: dict[str, Any]) -> None:

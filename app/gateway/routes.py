@@ -72,7 +72,8 @@ ORDERS: Final = (
         method="POST", path="/v1/orders", run=orders.place_order, tag="orders", scope="orders:write",
         summary="Place an order",
         about="Answers 202 as soon as the order is durable; reserving, paying and shipping follow by "
-        "themselves. With `Prefer: wait=N` it answers 200 once the order is confirmed or final.",
+        "themselves. With `Prefer: wait=N` it answers 200 once the order is confirmed or final. A 202 is the "
+        "order as it was accepted, also when the wait is over: GET it for its present state.",
         takes=messages.OrderBody, keyed=True, admits_itself=True,
         gives={202: OrderDocument, 200: OrderDocument},
         says={
