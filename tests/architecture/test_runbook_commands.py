@@ -48,8 +48,8 @@ OTHERS = {
     ("Service", "temporal-frontend"),
     ("Service", "holdfast-rw"),
 }
-"""What others make: Temporal's chart of the release `temporal` (platform/temporal/values.yaml), CloudNativePG of
-the cluster `holdfast` (platform/postgres/holdfast.yaml)."""
+"""What others make: Temporal's chart of the release `temporal` (platform/temporal/values.yaml), and
+CloudNativePG of the cluster `holdfast` (platform/postgres/holdfast.yaml)."""
 WITH_NAMES = {"get", "describe", "delete"}
 """Verbs that are followed by a kind and then by names."""
 SEVERAL = (("overlays/production",), ("overlays/production", "worker-queues", "worker-queues-keda"))
