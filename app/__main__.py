@@ -57,6 +57,8 @@ def main() -> int:
             f"holdfast: MODE must be one of {', '.join(config.MODES)}; see holdfast --help", file=sys.stderr
         )
         return EXIT_USAGE
+    for line in config.misspelt():
+        print(f"holdfast: {line}", file=sys.stderr)
     try:
         settings = config.load(mode)
     except config.ConfigurationError as wrong:

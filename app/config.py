@@ -1,11 +1,12 @@
 """Settings: the only reader of the environment. Every setting is in the one table `SETTINGS`.
 
-A setting that is missing, not understood or contradicts another stops the program at start with one line that
-names the variable and says what it should be (exit 78). The value of a secret is never printed.
+Settings that are missing, not understood or contradict others stop the program at start with one line that
+names them all and says what each should be (exit 78). The value of a secret is never printed.
 """
 
+import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,10 +17,14 @@ from app import values
 MODES: Final = ("gateway", "worker", "consumer")
 EXIT_CONFIGURATION: Final = 78
 _MAIL_FROM: Final = "Holdfast <orders@localhost>"
+_LIKE: Final = 0.87
+"""How like a setting's name another one is that was meant to be it: a letter of eight may be wrong."""
+_LIKE_FROM: Final = 8
+"""Names shorter than this are like too many words."""
 
 
 class ConfigurationError(Exception):
-    """A setting is missing, wrong or contradictory; the message is the line that the operator reads."""
+    """Settings are missing, wrong or contradictory; the message is the line that the operator reads."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,11 +216,21 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 def load(mode: str, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of one mode (`gateway`, `worker`, `consumer`, or `tool` for commands on the database).
 
-    Raises ConfigurationError.
+    Raises ConfigurationError, which names everything that is wrong.
     """
     given = os.environ if environ is None else environ
-    known = {s.name: _read(s, mode, given) for s in SETTINGS if s.name != "MODE"}
-    _check_together(known)
+    known: dict[str, Any] = {}
+    complaints: list[str] = []
+    for setting in SETTINGS:
+        if setting.name != "MODE":
+            try:
+                known[setting.name] = _read(setting, mode, given)
+            except ConfigurationError as wrong:
+                known[setting.name] = None
+                complaints.append(str(wrong))
+    complaints += _contradictions(known, given)
+    if complaints:
+        raise ConfigurationError(". ".join(complaints))
     if known["LOG_FORMAT"] is None:
         known["LOG_FORMAT"] = "console" if known["ENVIRONMENT"] == "dev" else "json"
     return Settings(**{name.lower(): value for name, value in known.items()})
@@ -225,6 +240,18 @@ def mode(environ: Mapping[str, str] | None = None) -> str | None:
     """The MODE that was asked for, None when none or an unknown one was."""
     asked = (os.environ if environ is None else environ).get("MODE", "")
     return asked if asked in MODES else None
+
+
+def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A line for each variable that is none of ours and that somebody seems to have meant for one."""
+    given = os.environ if environ is None else environ
+    names = {s.name for s in SETTINGS}
+    lines = []
+    for name in sorted(filter(str.isprintable, given.keys() - names)):
+        alike = [known for known in names if len(name) >= _LIKE_FROM and abs(len(known) - len(name)) <= 1]
+        for meant in difflib.get_close_matches(name, alike, 1, _LIKE):
+            lines.append(f"{name} is not a setting, and nobody reads it: is {meant} meant?")  # noqa: PERF401
+    return lines
 
 
 def _read(setting: Setting, mode_name: str, given: Mapping[str, str]) -> Any:  # noqa: ANN401 - as the row's parse
@@ -258,20 +285,24 @@ _TEXT_WHERE_MISSING: Final = frozenset(
 """Settings that some mode needs: empty in the modes that do not, so that the others need no None checks."""
 
 
-def _check_together(known: Mapping[str, Any]) -> None:
-    """Refuse settings that contradict one another."""
-    if bool(known["TEMPORAL_TLS_CERT"]) != bool(known["TEMPORAL_TLS_KEY"]):
-        raise ConfigurationError("TEMPORAL_TLS_CERT and TEMPORAL_TLS_KEY must be set both or not at all")
-    if bool(known["TEMPORAL_DEPLOYMENT_NAME"]) != bool(known["TEMPORAL_WORKER_BUILD_ID"]):
-        raise ConfigurationError(
-            "TEMPORAL_DEPLOYMENT_NAME and TEMPORAL_WORKER_BUILD_ID must be set both or not at all"
-        )
-    named = _redis_database(known["REDIS_URL"])
+def _contradictions(known: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    """A line for each contradiction; what is missing or wrong itself contradicts nothing."""
+    for one, other in _BOTH_OR_NEITHER:
+        if bool(given.get(one)) != bool(given.get(other)):
+            yield f"{one} and {other} must be set both or not at all"
+    named = _redis_database(known["REDIS_URL"] or "")
     if known["REDIS_DB"] is not None and named not in {None, known["REDIS_DB"]}:
-        raise ConfigurationError(f"REDIS_DB must be {named}, as REDIS_URL says, or be left out")
+        yield f"REDIS_DB must be {named}, as REDIS_URL says, or be left out"
     if known["ENVIRONMENT"] == "production" and known["SMTP_URL"] and known["MAIL_FROM"] == _MAIL_FROM:
-        raise ConfigurationError("MAIL_FROM must say who mails are from when ENVIRONMENT is production")
-    _check_stripe(known["STRIPE_API_KEY"], known["STRIPE_API_BASE"], known["ENVIRONMENT"])
+        yield "MAIL_FROM must say who mails are from when ENVIRONMENT is production"
+    if known["STRIPE_API_KEY"] and known["ENVIRONMENT"]:
+        yield from _stripe(known["STRIPE_API_KEY"], known["STRIPE_API_BASE"], known["ENVIRONMENT"])
+
+
+_BOTH_OR_NEITHER: Final = (
+    ("TEMPORAL_TLS_CERT", "TEMPORAL_TLS_KEY"),
+    ("TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID"),
+)
 
 
 def _redis_database(url: str) -> int | None:
@@ -281,21 +312,13 @@ def _redis_database(url: str) -> int | None:
     return next((int(name) for name in names if name.isdigit()), None)
 
 
-def _check_stripe(key: str, base: str | None, environment: str) -> None:
+def _stripe(key: str, base: str | None, environment: str) -> Iterator[str]:
     """Real money in production only, play money elsewhere only, and a live key for nobody but Stripe."""
-    if not key or not environment:
-        return
     kind = next((kind for kind in ("live", "test") if key.startswith((f"sk_{kind}_", f"rk_{kind}_"))), None)
     is_this = f": it is a {kind} key" if kind else ": it is no secret key of Stripe's"
     if environment == "production" and kind != "live":
-        raise ConfigurationError(
-            f"STRIPE_API_KEY must be a live key (sk_live_…) when ENVIRONMENT is production{is_this}"
-        )
+        yield f"STRIPE_API_KEY must be a live key (sk_live_…) when ENVIRONMENT is production{is_this}"
     if environment != "production" and kind != "test":
-        raise ConfigurationError(
-            f"STRIPE_API_KEY must be a test key (sk_test_…) when ENVIRONMENT is {environment}{is_this}"
-        )
+        yield f"STRIPE_API_KEY must be a test key (sk_test_…) when ENVIRONMENT is {environment}{is_this}"
     if environment == "production" and base:
-        raise ConfigurationError(
-            "STRIPE_API_BASE must be left out with a live key: it would go to somebody else"
-        )
+        yield "STRIPE_API_BASE must be left out with a live key: it would go to somebody else"
