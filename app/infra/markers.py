@@ -7,6 +7,7 @@ is written only once PostgreSQL has said that it is ours. If the process dies he
 """
 
 import asyncio
+import re
 import sys
 from typing import Final
 
@@ -19,6 +20,9 @@ SAYS: Final = "the marker there says"
 """How the environment of a server is found, as a rule."""
 
 _SHOWN_MAX: Final = 40
+_NAME: Final = re.compile(r"[a-z0-9-]+\Z")
+"""What ENVIRONMENT may be, or at least like it: anything else is nobody's marker."""
+_WERE_IT_WRONG: Final = "were the marker wrong itself: docs/ISOLATION.md, Changing a marker on purpose"
 _NOUNS: Final = {"postgres": "the database", "redis": "the Redis database", "temporal": "the namespace"}
 
 
@@ -45,7 +49,8 @@ class Markers:
     def compare(self, setting: str, service: str, found: str, says: str = SAYS, mend: str = "") -> None:
         """Hold a marker that was found against our own. Raises AnotherEnvironmentError where they differ.
 
-        `says` tells how `found` was found, `mend` what makes the server ours, if it truly is.
+        `says` tells how `found` was found, `mend` what makes the server ours, if it truly is: that is said
+        of a marker that is nobody's only. One that names an environment is not undone by a copied line.
         """
         if found == self.environment:
             return
@@ -70,4 +75,8 @@ def difference(setting: str, service: str, found: str, own: str, says: str = SAY
     """The line about a server of another environment; `found` is whatever somebody wrote there."""
     shown = repr(found[:_SHOWN_MAX])
     line = f"{setting} must lead to {_NOUNS[service]} of ENVIRONMENT {own!r}: {says} {shown}"
-    return f"{line} (only if it is {own}'s all the same: {mend})" if mend else line
+    line += f": mend {setting} or ENVIRONMENT"
+    if not mend:
+        return line
+    how = _WERE_IT_WRONG if _NAME.match(found) else f"only if it is {own}'s all the same: {mend}"
+    return f"{line} ({how})"

@@ -13,6 +13,7 @@ from app.infra.postgres.pool import Database
 from tests.integration.isolation.other import Told, connected, mark_database, marker_of_database, until
 
 SAID = "holdfast: DATABASE_URL must lead to the database of ENVIRONMENT 'dev': the marker there says "
+WERE_IT_WRONG = "were the marker wrong itself: docs/ISOLATION.md, Changing a marker on purpose"
 
 
 async def opened(url: str, told: Told, size: int = 1) -> Database:
@@ -51,10 +52,25 @@ async def test_one_line_says_which_setting_is_wrong(database_url: str, capsys: p
     asked = await asyncio.gather(*(database.is_well() for _ in range(5)), return_exceptions=True)
     await database.close()
     assert {type(answer) for answer in asked} == {AnotherEnvironmentError}
-    mend = "UPDATE environment_marker SET environment = 'dev', marked_at = now()"
-    assert capsys.readouterr().err == f"{SAID}'production' (only if it is dev's all the same: {mend})\n"
+    said = capsys.readouterr().err
+    assert said == f"{SAID}'production': mend DATABASE_URL or ENVIRONMENT ({WERE_IT_WRONG})\n"
+
+
+@pytest.mark.parametrize("found", [" dev", "Dev\n"])
+async def test_a_marker_that_is_no_environments_name_may_be_mended(
+    database_url: str, capsys: pytest.CaptureFixture[str], found: str
+):
+    """Nobody's can it be, so the line says how; and that is true."""
+    await mark_database(database_url, found)
+    database = await opened(database_url, Told())
+    with pytest.raises(AnotherEnvironmentError):
+        await database.is_well()
+    await database.close()
+    told = f"{SAID}{found!r}: mend DATABASE_URL or ENVIRONMENT (only if it is dev's all the same: "
+    said = capsys.readouterr().err
+    assert said.startswith(told)
     async with connected(database_url) as connection:
-        await connection.execute(mend)
+        await connection.execute(said.removeprefix(told).removesuffix(")\n"))
     assert await marker_of_database(database_url) == "dev"
 
 

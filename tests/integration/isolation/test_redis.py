@@ -43,7 +43,7 @@ async def test_no_key_is_written_beside_those_of_another_environment(redis_url: 
     assert told.stop.is_set()
 
 
-@pytest.mark.parametrize("text", ["production", "", "\xff"])
+@pytest.mark.parametrize("text", ["", "\xff"])
 async def test_a_marker_of_ours_that_says_something_else_counts(
     redis_url: str, capsys: pytest.CaptureFixture[str], text: str
 ):
@@ -56,11 +56,25 @@ async def test_a_marker_of_ours_that_says_something_else_counts(
         assert told.stop.is_set()
         said = capsys.readouterr().err
         says, _, mend = said.removesuffix(")\n").rpartition(" (only if it is dev's all the same: ")
-        assert says.endswith(f": the marker there says {text!r}")
+        assert says.endswith(f": the marker there says {text!r}: mend REDIS_URL or ENVIRONMENT")
         await plain.execute_command(*mend.split())
     async with opened(redis_url, Told()) as clients:
         assert clients.hot.is_up
     assert await holds(redis_url) == {OURS: "dev"}
+
+
+async def test_a_marker_of_ours_that_names_another_environment_is_believed(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+):
+    """The line holds no command that would have the two share a database."""
+    async with plain_redis(redis_url) as plain:
+        await plain.set(OURS, "production")
+    told = Told()
+    async with opened(redis_url, told):
+        assert told.stop.is_set()
+    said = capsys.readouterr().err
+    assert "'production': mend REDIS_URL or ENVIRONMENT (were the marker wrong itself: docs/" in said
+    assert "DEL" not in said
 
 
 async def test_the_line_names_the_setting(redis_url: str, capsys: pytest.CaptureFixture[str]):
@@ -69,7 +83,10 @@ async def test_the_line_names_the_setting(redis_url: str, capsys: pytest.Capture
     async with opened(redis_url, Told()):
         pass
     line = "holdfast: REDIS_URL must lead to the Redis database of ENVIRONMENT 'dev': "
-    assert capsys.readouterr().err == f"{line}the one there holds keys of 'production'\n"
+    assert (
+        capsys.readouterr().err
+        == f"{line}the one there holds keys of 'production': mend REDIS_URL or ENVIRONMENT\n"
+    )
 
 
 @pytest.mark.parametrize("kind", ["waiting", "near", "subscriptions"])

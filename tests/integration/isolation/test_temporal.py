@@ -48,9 +48,22 @@ async def test_the_namespace_of_another_environment_ends_the_process(
     line = (
         "holdfast: TEMPORAL_NAMESPACE must lead to the namespace of ENVIRONMENT 'dev': the marker there says "
     )
-    mend = f"temporal operator namespace update --namespace {client.namespace} --data {ENTRY}=dev"
+    mend = (
+        "mend TEMPORAL_NAMESPACE or ENVIRONMENT (were the marker wrong itself: docs/ISOLATION.md, Changing a "
+    )
     said = capsys.readouterr().err
-    assert said == f"{line}'production' (only if it is dev's all the same: {mend})\n"
+    assert said == f"{line}'production': {mend}marker on purpose)\n"
+
+
+async def test_a_namespace_whose_marker_names_nobody_may_be_marked(
+    temporal_address: str, capsys: pytest.CaptureFixture[str]
+):
+    """The line says how."""
+    client = await new_namespace(temporal_address, name(), "not yet known")
+    with pytest.raises(AnotherEnvironmentError):
+        await examine(client, Told().markers)
+    mend = f"temporal operator namespace update --namespace {client.namespace} --data {ENTRY}=dev"
+    assert f"ENVIRONMENT (only if it is dev's all the same: {mend})" in capsys.readouterr().err
 
 
 async def test_what_temporals_own_command_writes_is_read(temporal_address: str):
