@@ -111,14 +111,30 @@ def _options(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _overlay(overlays: Path, name: str) -> Path:
+    """The file of an environment. Raises PromotionError."""
+    there = sorted(file.parent.name for file in overlays.glob("*/kustomization.yaml"))
+    if not there:
+        raise PromotionError(
+            f"there are no overlays in {overlays}: run it in the repository, "
+            "or give their folder with --overlays"
+        )
+    if name not in there:
+        raise PromotionError(f"there is no overlay {name}; there are {', '.join(there)}")
+    return overlays / name / "kustomization.yaml"
+
+
 def _promote(options: argparse.Namespace) -> int:
-    digest = options.digest or digest_of(options.overlays / options.source / "kustomization.yaml")
+    digest = options.digest or digest_of(_overlay(options.overlays, options.source))
     if not _DIGEST.match(digest):
         print("holdfast promote: --digest must be sha256: and 64 hexadecimal digits", file=sys.stderr)
         return EXIT_USAGE
     if digest == NOTHING:
-        raise PromotionError(f"nothing was promoted to {options.source or 'it'} yet: its digest is all zeros")
-    file = options.overlays / options.to / "kustomization.yaml"
+        raise PromotionError(
+            "all zeros is no image: it stands where nothing has been promoted to "
+            f"{options.source or options.to} yet"
+        )
+    file = _overlay(options.overlays, options.to)
     old, new = promoted(file, digest)
     if old == new:
         print(f"{options.to} has it already: {digest}")

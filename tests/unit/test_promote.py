@@ -74,10 +74,18 @@ def test_a_fresh_digest_goes_to_the_first_environment(manifests: Path):
         (("--from", "staging", "--to", "staging"), 64, "two environments"),
         (("--digest", "sha256:abc", "--to", "staging"), 64, "64 hexadecimal digits"),
         (("--digest", "holdfast:1.0", "--to", "staging"), 64, "64 hexadecimal digits"),
-        (("--digest", promote.NOTHING, "--to", "staging"), 1, "all zeros"),
+        (
+            ("--digest", promote.NOTHING, "--to", "staging"),
+            1,
+            "all zeros is no image: it stands where nothing has been promoted to staging yet",
+        ),
         (("--from", "../staging", "--to", "production"), 64, "the name of a folder"),
-        (("--from", "nowhere", "--to", "production"), 1, "cannot be read"),
-        (("--from", "staging", "--to", "nowhere"), 1, "cannot be read"),
+        (
+            ("--from", "stagin", "--to", "production"),
+            1,
+            "there is no overlay stagin; there are dev, production, staging\n",
+        ),
+        (("--from", "staging", "--to", "nowhere"), 1, "there is no overlay nowhere; there are dev, "),
         (("--from", "dev", "--to", "staging"), 1, "overlays/dev/kustomization.yaml has 0 entries"),
         (("--digest", ONE, "--to", "dev"), 1, "runs a tag (newTag), as dev does, neither gives"),
     ],
@@ -100,7 +108,20 @@ def test_what_was_never_promoted_is_not_passed_on(manifests: Path, capsys: pytes
     file = manifests / "overlays/staging/kustomization.yaml"
     file.write_text(text(manifests, "staging").replace(ONE, promote.NOTHING), encoding="utf-8")
     assert run(manifests, "--from", "staging", "--to", "production", "--yes") == 1
-    assert "nothing was promoted to staging yet" in capsys.readouterr().err
+    said = "all zeros is no image: it stands where nothing has been promoted to staging yet"
+    assert capsys.readouterr().err == f"holdfast promote: {said}\n"
+
+
+def test_elsewhere_it_says_where_to_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The overlays are looked for in the repository."""
+    monkeypatch.chdir(tmp_path)
+    assert promote.main(["--from", "staging", "--to", "production"]) == 1
+    assert capsys.readouterr().err == (
+        "holdfast promote: there are no overlays in manifests/overlays: run it in the repository, or give "
+        "their folder with --overlays\n"
+    )
 
 
 def test_help_names_the_environments(capsys: pytest.CaptureFixture[str]):
