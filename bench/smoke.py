@@ -55,9 +55,12 @@ UNDER_WAY = """
 SELECT (SELECT count(*) FROM event_outbox) + (SELECT count(*) FROM workflow_outbox)
     + (SELECT count(*) FROM workflow_jobs)
     + (SELECT count(*) FROM mails WHERE state = 'waiting' AND next_at < now() + $1)
-    + (SELECT count(*) FROM webhook_deliveries WHERE state = 'pending' AND next_at < now() + $1)
+    + (SELECT count(*) FROM webhook_deliveries d WHERE state = 'pending' AND next_at < now() + $1
+        AND NOT (waits AND EXISTS (SELECT FROM webhook_breakers b
+            WHERE b.endpoint_id = d.endpoint_id AND b.open_until IS NOT NULL)))
 """
-"""What somebody is to be told, now or within a time: what waits for longer disturbs nobody meanwhile."""
+"""What somebody is to be told, now or within a time. What waits for longer, or for an endpoint that is left
+alone, disturbs nobody meanwhile."""
 
 
 class Figure(msgspec.Struct):

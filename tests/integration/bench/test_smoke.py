@@ -39,6 +39,25 @@ async def test_nothing_is_idle_while_a_webhook_is_under_way(
         await waiting
 
 
+async def test_what_waits_for_an_endpoint_that_is_left_alone_is_not_under_way(
+    database: asyncpg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """It may wait for days. Only what is trying whether the endpoint is back is somebody's work."""
+    await database.execute(
+        """
+        UPDATE webhook_deliveries SET waits = true;
+        INSERT INTO webhook_breakers (endpoint_id, open_until) VALUES ('e', now() - interval '1 second')
+        """
+    )
+    monkeypatch.setattr(smoke, "SETTLE_S", 0.0)
+    async with asyncio.timeout(30):
+        await smoke.settled(database_url, 60)
+    await database.execute("UPDATE webhook_deliveries SET waits = false WHERE id = 'd0'")
+    monkeypatch.setattr(smoke, "SETTLED_WITHIN_S", 0.0)
+    with pytest.raises(StackError, match="1 events, mails or webhooks are under way"):
+        await smoke.settled(database_url, 60)
+
+
 @pytest.mark.usefixtures("database")
 async def test_what_never_ends_is_said(database_url: str, monkeypatch: pytest.MonkeyPatch):
     """Rather than a figure that means nothing."""
