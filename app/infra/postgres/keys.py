@@ -130,8 +130,10 @@ async def _revoke(keys: ApiKeys, asked: argparse.Namespace) -> int:
     done = await keys.revoke(asked.id)
     if asked.json:
         _print({"id": asked.id, "revoked": done})
+    elif done:
+        _say(f"{asked.id} is revoked")
     else:
-        _say(f"{asked.id} is revoked" if done else f"there is no open key {asked.id}")
+        _say(f"holdfast keys: there is no open key {asked.id}", sys.stderr)
     return 0 if done else 1
 
 

@@ -45,7 +45,8 @@ async def test_a_key_is_made_used_listed_and_revoked(gateway: Gateway, database_
     code, output, _ = await holdfast(database_url, "keys", "list")
     assert (code, made["id"] in output, made["key"] in output) == (0, True, False)
     assert (await holdfast(database_url, "keys", "revoke", made["id"]))[0] == 0
-    assert (await holdfast(database_url, "keys", "revoke", made["id"]))[0] == 1
+    said = f"holdfast keys: there is no open key {made['id']}\n"
+    assert await holdfast(database_url, "keys", "revoke", made["id"]) == (1, "", said)
     _, output, _ = await holdfast(database_url, "keys", "list", "--json")
     assert next(key for key in json.loads(output) if key["id"] == made["id"])["revoked_at"]
 
