@@ -6,7 +6,8 @@ only what they need: no redirects, cookies, proxies or decompression. The protoc
 the standard library's with its usual verification.
 
 Guarantees: a call answers, raises `CallFailed`, or is cancelled, within its deadline; a connection on which
-anything but one complete exchange happened is never used again; nothing is ever sent twice.
+anything but one complete exchange happened is never used again; nothing is ever sent twice; however an answer
+is cut up, reading it keeps the loop for milliseconds.
 If the process dies during a call, whether the provider got it is unknown: callers use idempotent calls only.
 """
 
@@ -22,6 +23,10 @@ from app.observability import tracing
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 HEAD_BYTES_MAX = 64 * 1024
+PIECES_MAX = 256
+PIECE_BYTES = 512
+HINT_PIECES = 32
+"""An answer's pieces, and one more for every so many bytes of its body; a hint (1xx) counts as several."""
 IDLE_S_MAX = 20.0
 
 Headers = Sequence[tuple[str, str]]
@@ -53,6 +58,7 @@ class _Channel(asyncio.Protocol):
         self._answer: asyncio.Future[Answer] | None = None
         self._head: h11.Response | None = None
         self._body = bytearray()
+        self._pieces = 0
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -90,6 +96,7 @@ class _Channel(asyncio.Protocol):
             raise ConnectionResetError("closed")
         self._head = None
         self._body.clear()
+        self._pieces = 0
         self._answer = asyncio.get_running_loop().create_future()
         sent = self._http.send(request) or b""
         if body:
@@ -107,7 +114,10 @@ class _Channel(asyncio.Protocol):
                 event = self._http.next_event()
                 if event is h11.NEED_DATA:
                     return
-                if type(event) is h11.Response:
+                self._pieces += HINT_PIECES if type(event) is h11.InformationalResponse else 1
+                if self._pieces > PIECES_MAX + len(self._body) // PIECE_BYTES:
+                    self._fail(ConnectionAbortedError("the answer comes in too many pieces"))
+                elif type(event) is h11.Response:
                     self._head = event
                 elif type(event) is h11.Data:
                     self._body += event.data

@@ -11,8 +11,6 @@ from typing import Final
 import h11
 
 CHARACTERS_MAX: Final = 200
-_TOO_LARGE: Final = 431
-"""What h11 suggests to answer where a head is too large."""
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
@@ -36,8 +34,6 @@ def words_of(error: Exception) -> str:
             words = "the connection was closed before an answer came"
         case OSError():
             words = _of_network(error)
-        case h11.RemoteProtocolError() if error.error_status_hint == _TOO_LARGE:
-            words = "the head of the answer is too large"
         case h11.RemoteProtocolError():
             words = "the answer is not HTTP"
         case _:

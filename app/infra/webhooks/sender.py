@@ -21,9 +21,12 @@ TIMEOUT_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 5.0
 """For each of the host's addresses; all within the other."""
 HEAD_BYTES_MAX: Final = 16 * 1024
+HINTS_MAX: Final = 8
+"""Of all heads together up to the final one, and how many (1xx) may come before it."""
 REST_BYTES_MAX: Final = 64 * 1024
+REST_STEPS_MAX: Final = 128
 REST_TIMEOUT_S: Final = 1.0
-"""How much of a body, and how long, is listened to once the status is known: only for courtesy."""
+"""How much of a body, in how many pieces, and how long, is listened to once the status is known."""
 RETRY_AFTER_S_MAX: Final = 24 * 3600.0
 _AGENT: Final = "Holdfast-Webhooks/1"
 _READ_BYTES: Final = 16 * 1024
@@ -136,17 +139,22 @@ class HttpSender:
 
 async def _head(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Response:
     """The final answer's head. Raises EOFError, OSError and h11.RemoteProtocolError."""
-    while True:
-        event = http.next_event()
-        if isinstance(event, h11.Response):
-            return event
-        if event is h11.NEED_DATA:
-            data = await reader.read(_READ_BYTES)
-            if not data:
-                raise EOFError
-            http.receive_data(data)
-        elif not isinstance(event, h11.InformationalResponse):
+    heard = hints = 0
+    while not isinstance(event := http.next_event(), h11.Response):
+        if isinstance(event, h11.InformationalResponse):
+            hints += 1
+            if hints > HINTS_MAX:
+                raise SaidError(f"more than {HINTS_MAX} hints (1xx) came before the answer")
+        elif event is not h11.NEED_DATA:
             raise EOFError
+        elif heard == HEAD_BYTES_MAX:
+            raise SaidError("the head of the answer is too large")
+        else:
+            came = await _hear(http, reader, HEAD_BYTES_MAX - heard)
+            if not came:
+                raise EOFError
+            heard += came
+    return event
 
 
 async def _swallow(http: h11.Connection, reader: asyncio.StreamReader) -> None:
@@ -154,18 +162,22 @@ async def _swallow(http: h11.Connection, reader: asyncio.StreamReader) -> None:
     heard = 0
     try:
         async with asyncio.timeout(REST_TIMEOUT_S):
-            while heard < REST_BYTES_MAX:
+            for _ in range(REST_STEPS_MAX):
                 event = http.next_event()
-                if event is h11.NEED_DATA:
-                    data = await reader.read(_READ_BYTES)
-                    heard += len(data)
-                    http.receive_data(data)
-                    if not data:
-                        return
+                if event is h11.NEED_DATA and heard < REST_BYTES_MAX:
+                    heard += await _hear(http, reader, _READ_BYTES)
                 elif not isinstance(event, h11.Data):
                     return
     except (OSError, TimeoutError, h11.RemoteProtocolError):
         return
+
+
+async def _hear(http: h11.Connection, reader: asyncio.StreamReader, most: int) -> int:
+    """Give the parser what came, up to so many bytes; how many, 0 at the end."""
+    data = await reader.read(most)
+    http.receive_data(data)
+    await asyncio.sleep(0)  # reading does not wait where something lies ready: others have their turn now
+    return len(data)
 
 
 def _said(head: h11.Response) -> str:

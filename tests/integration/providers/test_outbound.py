@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.infra.outbound import CallFailed, Outbound
+from tests.integration.floods import counted, flooding
 
 TLS = Path(__file__).parent / "tls"  # a certificate for localhost and its authority; used by nobody else
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -181,6 +182,38 @@ async def test_an_incomplete_or_foolish_answer_is_none(server, reply):
     with pytest.raises(CallFailed) as caught:
         await outbound.call("POST", "/", (), b"x")
     assert caught.value.connected
+    await outbound.aclose()
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"", b"HTTP/1.1 100 \r\n\r\n"),
+        (b"HTTP/1.1 200 \r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+    ids=["hints", "tiny chunks"],
+)
+async def test_a_flood_is_left_and_others_get_their_turns(monkeypatch, first, again):
+    """Eight calls fail by themselves, each after a few steps of the parser: others have the loop."""
+    async with flooding(first, again) as origin, counted(monkeypatch) as steps:
+        outbound = Outbound(origin, call_timeout_s=30.0)
+        failed = await asyncio.gather(*(outbound.call("GET", "/") for _ in range(8)), return_exceptions=True)
+    assert {(type(error), "pieces" in str(error)) for error in failed} == {(CallFailed, True)}
+    assert steps.taken <= 8 * 400
+    await outbound.aclose()
+
+
+async def test_a_large_answer_in_small_pieces_is_one(server):
+    """As a slow line brings it: what is bounded are pieces out of all proportion."""
+
+    async def script(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 103 \r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write((b"400\r\n" + b"a" * 1024 + b"\r\n") * 2048 + b"0\r\n\r\n")
+        await writer.drain()
+
+    outbound = Outbound(await server.run(script))
+    assert len((await outbound.call("GET", "/")).body) == 2 * 1024 * 1024
     await outbound.aclose()
 
 
