@@ -6,7 +6,6 @@ Goes through the same code as the API, so every price and every piece has its ev
 made: running it again, or dying in the middle and running it again, changes nothing that is there.
 """
 
-import asyncio
 import os
 import sys
 from typing import Final, NamedTuple, NoReturn
@@ -14,17 +13,16 @@ from typing import Final, NamedTuple, NoReturn
 import msgspec
 
 from app import config
-from app.domain.errors import Unavailable
 from app.domain.money import Money
 from app.infra.markers import EXIT_CONFIGURATION, ElsewhereError
 from app.infra.postgres import marker
 from app.infra.postgres.api_keys import SCOPES, ApiKeys
 from app.infra.postgres.catalogue import Adjustment, Cause, PostgresCatalogue
+from app.infra.postgres.command import run
 from app.infra.postgres.intake import Request
 from app.infra.postgres.pool import Database
 from app.usage import Parser
 
-EXIT_UNREACHABLE: Final = 69
 KEY_VARIABLE: Final = "HOLDFAST_DEV_API_KEY"
 CAUSE: Final = Cause("seed")
 
@@ -108,10 +106,10 @@ def main(argv: list[str]) -> int:
     about = f"Put the development catalogue, stock and API key ({KEY_VARIABLE}) in place."
     Parser(prog="holdfast seed", description=about).parse_args(argv)
     settings = config.load("tool")
-    try:
-        made = asyncio.run(seed(settings.database_url, os.environ.get(KEY_VARIABLE), settings.environment))
-    except Unavailable:
-        print("holdfast seed: PostgreSQL (DATABASE_URL) is unreachable", file=sys.stderr)
-        return EXIT_UNREACHABLE
+    return run("seed", _run(settings.database_url, settings.environment))
+
+
+async def _run(dsn: str, environment: str) -> int:
+    made = await seed(dsn, os.environ.get(KEY_VARIABLE), environment)
     print(f"seeded {', '.join(made)}" if made else "everything is there already")
     return 0

@@ -51,15 +51,12 @@ from app.infra.redis.gate import Gate
 from app.infra.redis.hints import Hints
 from app.infra.redis.live import LiveChannel
 from app.infra.redis.metrics import watch_memory
-from app.infra.tasks import end, running
+from app.infra.tasks import running
 from app.observability import logging, metrics, tracing
-from app.observability.health import CannotListenError, Check
+from app.observability.health import CannotListenError
 from app.replay.desk import Desk
 
 EXIT_FAILED: Final = 1
-POSTGRES_TIMEOUT_S: Final = 3.0
-POSTGRES_PAUSE_S: Final = 1.0
-END_S: Final = 2.0
 
 log = logging.logger("gateway")
 
@@ -86,8 +83,6 @@ async def _run(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         markers = Markers(settings.environment, stopping)
         services = await build(settings, stack, stopping, markers)
-        asking = asyncio.create_task(tell_of_postgres(services.checks["postgres"]))
-        stack.push_async_callback(end, [asking], within_s=END_S)
         log.info("started", port=settings.port)
         edge = application(services, requests_max=settings.requests_max)
         stack.callback(edge.flush)
@@ -110,24 +105,6 @@ def _leave(edge: Edge, services: Services) -> None:
     """Let go whom we hold for long, and let every connection end with its next answer."""
     edge.leave()
     services.let_go()
-
-
-async def tell_of_postgres(is_well: Check) -> None:
-    """Ask until PostgreSQL answers; say once that it does not, and once that it does after all."""
-    said = False
-    while True:
-        try:
-            async with asyncio.timeout(POSTGRES_TIMEOUT_S):
-                await is_well()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it keeps us from working
-            if not said:
-                log.warning("postgres_is_away", error=str(error) or type(error).__name__)
-                said = True
-            await asyncio.sleep(POSTGRES_PAUSE_S)
-            continue
-        if said:
-            log.info("postgres_is_back")
-        return
 
 
 async def build(

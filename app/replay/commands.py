@@ -14,7 +14,7 @@ import msgspec
 
 from app import config
 from app.domain.errors import Refused, Unavailable
-from app.infra.postgres import marker, replays
+from app.infra.postgres import command, marker, replays
 from app.infra.postgres.pool import Database
 from app.infra.postgres.replays import Asked, Change, PostgresReplays, Replay, Selection
 from app.replay import lines
@@ -24,7 +24,6 @@ from app.replay.price_files import list_name, prices_in
 from app.replay.registry import handlers
 from app.usage import EXIT_USAGE, Parser
 
-EXIT_UNREACHABLE: Final = 69
 EXIT_INTERRUPTED: Final = 130
 POLL_S: Final = 0.2
 PATIENCE_S: Final = 60.0
@@ -248,9 +247,6 @@ async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     except LookupError as missing:
         lines.say(f"holdfast replay: there is no replay {missing.args[0]}", sys.stderr)
         return 1
-    except Unavailable:
-        lines.say("holdfast replay: PostgreSQL (DATABASE_URL) is unreachable", sys.stderr)
-        return EXIT_UNREACHABLE
     finally:
         await database.close()
 
@@ -276,6 +272,6 @@ def main(argv: list[str]) -> int:
         parser.error("only with --handler can anything be chosen")
     settings = config.load("tool")
     try:
-        return asyncio.run(_run(settings.database_url, settings.environment, asked))
+        return command.run("replay", _run(settings.database_url, settings.environment, asked))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

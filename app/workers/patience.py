@@ -21,9 +21,9 @@ T = TypeVar("T")
 log = logger("worker")
 
 
-async def patiently(ask: Callable[[], Awaitable[T]], stop: asyncio.Event, *, away: str) -> T | None:
+async def patiently(ask: Callable[[], Awaitable[T]], stop: asyncio.Event, *, away: str = "") -> T | None:
     """What a server answers, however late; None when stopped meanwhile. `away` is said once if it is late."""
-    said = False
+    said = not away
     stopping = asyncio.create_task(stop.wait())
     try:
         while not stop.is_set():

@@ -127,7 +127,7 @@ async def _run(settings: Settings) -> int:
         temporal_up = keep_up(metrics.TEMPORAL_UP, checks["temporal"])
         await stack.enter_async_context(running(*watching, temporal_up))
         hints = Hints(redis)
-        await patiently(database.is_well, stop, away="postgres_is_away")  # its marker decides all others
+        await patiently(database.is_well, stop)  # its marker decides all others
         client = await patiently(partial(_connect, settings, markers), stop, away="temporal_is_away")
         markers.refuse()
         if client is None:

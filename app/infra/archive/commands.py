@@ -4,7 +4,6 @@ Every command may be killed anywhere and given again: what was done is found don
 """
 
 import argparse
-import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from app import config
 from app.contracts.streams import GROUP_ANALYTICS, GROUP_NOTIFICATIONS, GROUP_PROJECTIONS, GROUP_WEBHOOKS
-from app.domain.errors import Unavailable
 from app.infra.archive.archiving import adopt_month, archive_month, fault_of
 from app.infra.archive.months import month_of, shown
 from app.infra.archive.restoring import restore_month
@@ -30,10 +28,10 @@ from app.infra.archive.store import (
     address,
 )
 from app.infra.postgres import archives, marker, partitions, retention
-from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, unavailable_when_away
+from app.infra.postgres.command import EXIT_UNREACHABLE, run
+from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, login, unavailable_when_away
 from app.usage import Parser
 
-EXIT_UNREACHABLE: Final = 69
 LINE_INTERVAL_S: Final = 10.0
 GROUPS: Final = (GROUP_PROJECTIONS, GROUP_ANALYTICS, GROUP_NOTIFICATIONS, GROUP_WEBHOOKS)
 _COMMAND_TIMEOUT_S: Final = 3600.0
@@ -264,19 +262,20 @@ def _parser() -> Parser:
 
 async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     with unavailable_when_away():
-        try:
+        with login():
             connection = await asyncpg.connect(
                 dsn,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=_COMMAND_TIMEOUT_S,
                 server_settings={"application_name": "holdfast-events", "jit": "off"},
             )
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-            wrong = f"DATABASE_URL must name a database and a user that may connect to it: {error}"
-            raise config.ConfigurationError(wrong) from None
         try:
             await marker.refuse(connection, environment, changes=asked.command != "list")
             return await _COMMANDS[asked.command](connection, asked)
+        except UnreachableArchiveError as error:
+            return _fail(str(error), EXIT_UNREACHABLE)
+        except ArchiveError as error:
+            return _fail(str(error), 1)
         finally:
             await connection.close(timeout=5)
 
@@ -285,16 +284,7 @@ def main(argv: list[str]) -> int:
     """Archive, drop or show events of the database that DATABASE_URL names."""
     asked = _parser().parse_args(argv)
     settings = config.load("tool")
-    try:
-        return asyncio.run(_run(settings.database_url, settings.environment, asked))
-    except Unavailable as error:
-        return _fail(f"PostgreSQL (DATABASE_URL) is unreachable or busy: {error}", EXIT_UNREACHABLE)
-    except UnreachableArchiveError as error:
-        return _fail(str(error), EXIT_UNREACHABLE)
-    except ArchiveError as error:
-        return _fail(str(error), 1)
-    except asyncpg.UndefinedTableError as error:
-        return _fail(f"{error}; run holdfast migrate first", 1)
+    return run("events", _run(settings.database_url, settings.environment, asked))
 
 
 def _json(value: object) -> None:

@@ -5,7 +5,6 @@ finds it, and exits 1 when there was one. If it is ended in the middle, it begin
 """
 
 import argparse
-import asyncio
 import hashlib
 import sys
 import time
@@ -22,17 +21,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app import config
 from app.domain.chain import Break
-from app.domain.errors import Unavailable
 from app.infra.archive.auditing import ArchiveAudit
 from app.infra.archive.store import NotArchivedError, UnreachableArchiveError, address
 from app.infra.postgres.archives import dropped_months, dropped_until
 from app.infra.postgres.chain_audit import ChainAudit, Span, estimate
-from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, unavailable_when_away
+from app.infra.postgres.command import EXIT_UNREACHABLE, run
+from app.infra.postgres.pool import CONNECT_TIMEOUT_S, Connection, login, unavailable_when_away
 from app.infra.postgres.seal_audit import SealAudit
 from app.infra.postgres.seals import SETTLE, moments_of
 from app.usage import Parser
 
-EXIT_UNREACHABLE: Final = 69
 BREAKS_MAX: Final = 1000
 """How many breaks are said; the rest is counted."""
 LINE_INTERVAL_S: Final = 10.0
@@ -146,13 +144,10 @@ async def verify(
 @asynccontextmanager
 async def _connected(dsn: str) -> AsyncIterator[Connection]:
     settings = {"application_name": "holdfast-audit", "default_transaction_read_only": "on", "jit": "off"}
-    try:
+    with login():
         connection = await asyncpg.connect(
             dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=_COMMAND_TIMEOUT_S, server_settings=settings
         )
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        wrong = f"DATABASE_URL must name a database and a user that may connect to it: {error}"
-        raise config.ConfigurationError(wrong) from None
     try:
         yield connection
     finally:
@@ -191,7 +186,7 @@ class _Show:
             self._bar.stop()
 
 
-async def _run(dsn: str, asked: argparse.Namespace) -> Verdict:
+async def _verdict(dsn: str, asked: argparse.Namespace) -> Verdict:
     with unavailable_when_away():
         async with _connected(dsn) as connection:
             verdict = Verdict()
@@ -291,16 +286,16 @@ def main(argv: list[str]) -> int:
     if asked.begin and asked.end and asked.begin > asked.end:
         _parser().error("--from must not be later than --to")
     settings = config.load("tool")
+    return run("audit", _run(settings.database_url, asked))
+
+
+async def _run(dsn: str, asked: argparse.Namespace) -> int:
     try:
-        verdict = asyncio.run(_run(settings.database_url, asked))
-    except Unavailable:
-        return _fail("PostgreSQL (DATABASE_URL) is unreachable", EXIT_UNREACHABLE)
+        verdict = await _verdict(dsn, asked)
     except UnreachableArchiveError as error:
         return _fail(f"{error}; the months in it were not checked", EXIT_UNREACHABLE)
     except NotArchivedError as error:
         return _fail(f"{error}; the months in it were not checked", 1)
-    except asyncpg.UndefinedTableError as error:
-        return _fail(f"{error}; run holdfast migrate first", 1)
     if asked.json:
         _print(msgspec.json.format(msgspec.json.encode(verdict), indent=2).decode())
     else:

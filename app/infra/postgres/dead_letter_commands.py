@@ -4,7 +4,6 @@ It only says what is to happen; a consumer does it within a second or two. Said 
 """
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -13,8 +12,8 @@ from typing import Final, TextIO
 import msgspec
 
 from app import config
-from app.domain.errors import Unavailable
 from app.infra.postgres import marker
+from app.infra.postgres.command import run
 from app.infra.postgres.dead_letters import (
     DECIDED_MAX,
     FAILED,
@@ -30,7 +29,6 @@ from app.infra.postgres.dead_letters import (
 from app.infra.postgres.pool import Database
 from app.usage import Parser
 
-EXIT_UNREACHABLE: Final = 69
 PAGE_SIZE_MAX: Final = 200
 _CONDITIONS: Final = ("group", "type", "subject", "kind", "since", "until")
 
@@ -189,9 +187,6 @@ async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     try:
         await marker.refuse_for(database, environment, changes=asked.command in {"retry", "discard"})
         return await _COMMANDS[asked.command](DeadLetters(database), asked)
-    except Unavailable:
-        _say("holdfast dlq: PostgreSQL (DATABASE_URL) is unreachable", sys.stderr)
-        return EXIT_UNREACHABLE
     finally:
         await database.close()
 
@@ -207,4 +202,4 @@ def main(argv: list[str]) -> int:
         if asked.ids and (named or asked.all):
             parser.error("give ids, or conditions, or --all")
     settings = config.load("tool")
-    return asyncio.run(_run(settings.database_url, settings.environment, asked))
+    return run("dlq", _run(settings.database_url, settings.environment, asked))

@@ -22,6 +22,7 @@ from app.infra.postgres.pool import (
     CONNECT_TIMEOUT_S,
     Connection,
     Examine,
+    login,
     unavailable_when_away,
 )
 from app.infra.postgres.statements import statements
@@ -97,7 +98,7 @@ async def open_outbox(dsn: str, source: str, examine: Examine | None = None) -> 
 
     Deleting need not reach the disk before the answer: a row that comes back is published again.
     """
-    with unavailable_when_away():
+    with unavailable_when_away(), login():
         connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_TIMEOUT_S,

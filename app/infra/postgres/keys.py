@@ -1,7 +1,6 @@
 """`holdfast keys`: make, list and revoke API keys. A new key is printed once and stored as a hash only."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final, TextIO
@@ -9,14 +8,13 @@ from typing import Final, TextIO
 import msgspec
 
 from app import config
-from app.domain.errors import Unavailable
 from app.domain.ids import NAME
 from app.infra.postgres import marker
 from app.infra.postgres.api_keys import SCOPES, SCOPES_OF_CUSTOMERS, ApiKeys, new_key
+from app.infra.postgres.command import run
 from app.infra.postgres.pool import Database
 from app.usage import Parser
 
-EXIT_UNREACHABLE: Final = 69
 KEY_NAME_MAX: Final = 100
 RATE_MAX_PER_S: Final = 1_000_000
 
@@ -157,9 +155,6 @@ async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
     try:
         await marker.refuse_for(database, environment, changes=asked.command != "list")
         return await _COMMANDS[asked.command](ApiKeys(database), asked)
-    except Unavailable:
-        _say("holdfast keys: PostgreSQL (DATABASE_URL) is unreachable", sys.stderr)
-        return EXIT_UNREACHABLE
     finally:
         await database.close()
 
@@ -169,4 +164,4 @@ def main(argv: list[str]) -> int:
     asked = _parser().parse_args(argv)
     settings = config.load("tool")
     asked.environment = settings.environment
-    return asyncio.run(_run(settings.database_url, settings.environment, asked))
+    return run("keys", _run(settings.database_url, settings.environment, asked))

@@ -4,20 +4,18 @@ It only says what is to happen; a consumer does it within a second or two. Said 
 """
 
 import argparse
-import asyncio
 import sys
 from typing import Final, TextIO
 
 import msgspec
 
 from app import config
-from app.domain.errors import Unavailable
 from app.infra.postgres import marker
+from app.infra.postgres.command import run
 from app.infra.postgres.mails import STATES, PostgresMails
 from app.infra.postgres.pool import Database
 from app.usage import Parser
 
-EXIT_UNREACHABLE: Final = 69
 LIMIT_MAX: Final = 10_000
 _LIMIT: Final = 50
 
@@ -94,9 +92,6 @@ async def _run(dsn: str, environment: str, asked: argparse.Namespace) -> int:
         await marker.refuse_for(database, environment, changes=asked.command != "list")
         mails = PostgresMails(database)
         return await (_list if asked.command == "list" else _retry)(mails, asked)
-    except Unavailable:
-        _say("holdfast mails: PostgreSQL (DATABASE_URL) is unreachable", sys.stderr)
-        return EXIT_UNREACHABLE
     finally:
         await database.close()
 
@@ -108,4 +103,4 @@ def main(argv: list[str]) -> int:
     if asked.command == "retry" and bool(asked.ids) is asked.all:
         parser.error("name the mails, or say --all")
     settings = config.load("tool")
-    return asyncio.run(_run(settings.database_url, settings.environment, asked))
+    return run("mails", _run(settings.database_url, settings.environment, asked))

@@ -21,11 +21,11 @@ import asyncpg
 from app import config
 from app.domain.errors import Unavailable
 from app.infra.postgres import marker, partitions
-from app.infra.postgres.pool import unavailable_when_away
+from app.infra.postgres.command import run
+from app.infra.postgres.pool import LoginRefusedError, login, unavailable_when_away
 from app.usage import Parser
 
 LOCK: Final = 0x686F6C64  # "hold": one number for everybody who migrates this database
-EXIT_UNREACHABLE: Final = 69
 CONNECT_TIMEOUT_S: Final = 5.0
 WAIT_PAUSE_S: Final = 1.0
 FOLDER: Final = Path(__file__).parent / "migrations"
@@ -50,9 +50,8 @@ def migrations() -> list[tuple[int, str, str]]:
 async def migrate(dsn: str, environment: str = "") -> list[str]:
     """Apply what is missing; the names. `environment` marks the database, unless it is empty.
 
-    Raises ElsewhereError (a database of another environment), Unavailable, ConfigurationError (an address
-    that cannot be right), ChangedMigrationError, and what PostgreSQL says to a migration that cannot be
-    applied.
+    Raises ElsewhereError (a database of another environment), Unavailable, WrongAddressError,
+    ChangedMigrationError, and what PostgreSQL says to a migration that cannot be applied.
     """
     with unavailable_when_away():
         connection = await _connect(dsn)
@@ -133,6 +132,8 @@ async def wait(dsn: str, seconds: float, environment: str = "") -> list[str]:
     while True:
         try:
             left = await missing(dsn, environment)
+        except LoginRefusedError:  # whoever starts us anew reads the Secret anew
+            raise
         except Unavailable:
             if time.monotonic() >= until:
                 raise
@@ -143,13 +144,8 @@ async def wait(dsn: str, seconds: float, environment: str = "") -> list[str]:
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
-    try:
+    with login():
         return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
-    except ValueError:  # its words may quote a part of the address
-        raise config.ConfigurationError("DATABASE_URL must be an address that libpq understands") from None
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        wrong = f"DATABASE_URL must name a database and a user that may connect to it: {error}"
-        raise config.ConfigurationError(wrong) from None
 
 
 def main(argv: list[str]) -> int:
@@ -159,15 +155,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--wait", type=float, metavar="SECONDS", help=about)
     options = parser.parse_args(argv)
     settings = config.load("tool")
-    dsn, environment = settings.database_url, settings.environment
+    return run("migrate", _run(settings.database_url, settings.environment, options.wait))
+
+
+async def _run(dsn: str, environment: str, seconds: float | None) -> int:
     try:
-        if options.wait is not None:
-            left = asyncio.run(wait(dsn, options.wait, environment))
+        if seconds is not None:
+            left = await wait(dsn, seconds, environment)
             if left:
                 return _say(f"holdfast migrate: still missing: {', '.join(left)}", 1)
-        done = [] if options.wait is not None else asyncio.run(migrate(dsn, environment))
-    except Unavailable as error:
-        return _say(f"holdfast migrate: {error}", EXIT_UNREACHABLE)
+        done = [] if seconds is not None else await migrate(dsn, environment)
     except (ChangedMigrationError, asyncpg.PostgresError) as error:
         return _say(f"holdfast migrate: {error}", 1)
     return _say(f"applied {', '.join(done)}" if done else "the schema is up to date", 0)

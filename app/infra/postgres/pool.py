@@ -1,7 +1,8 @@
 """The connection pool: few connections, bounded waits, and one error for "PostgreSQL does not answer".
 
-Nothing here retries: whoever asked decides. A transaction whose COMMIT was not answered may have happened;
-every caller can ask again safely (idempotency rows, locked decisions).
+A login that is refused is that error, too: a mode waits until somebody has mended it. Nothing here retries:
+whoever asked decides. A transaction whose COMMIT was not answered may have happened; every caller can ask
+again safely (idempotency rows, locked decisions).
 """
 
 import asyncio
@@ -40,6 +41,41 @@ _AWAY: Final = (
     asyncpg.TransactionTimeoutError,
 )
 """What means "not now": a dead, starting, stopping, full or overloaded server, or a lost race."""
+
+
+_REFUSED: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # and InvalidPasswordError
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
+"""What PostgreSQL says to a login that it does not take: the password, the role, the database, a GRANT."""
+
+
+class LoginRefusedError(Unavailable):
+    """PostgreSQL is there and does not let us in. `sentence` is its own: it names role and database only."""
+
+    def __init__(self, sentence: str) -> None:
+        """Keep what the server said, in one line."""
+        self.sentence = "; ".join(sentence.splitlines())
+        super().__init__("postgres", self.sentence)
+
+
+class WrongAddressError(Exception):
+    """DATABASE_URL cannot be an address. What is wrong with it is not said: that may quote the password."""
+
+
+@contextmanager
+def login() -> Iterator[None]:
+    """Around what connects, inside `unavailable_when_away`.
+
+    Raises LoginRefusedError, and WrongAddressError where nothing could be asked at all.
+    """
+    try:
+        yield
+    except _REFUSED as error:
+        raise LoginRefusedError(str(error)) from None
+    except ValueError:
+        raise WrongAddressError("DATABASE_URL must be an address that libpq understands") from None
 
 
 @contextmanager
@@ -107,7 +143,8 @@ class Database:
         with unavailable_when_away():
             started = time.perf_counter()
             try:
-                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+                with login():
+                    connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
             except Exception:
                 metrics.POOL_TIMEOUTS.inc()
                 raise
