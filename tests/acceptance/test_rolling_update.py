@@ -22,6 +22,7 @@ from tests.acceptance.customers import Customers
 from tests.acceptance.pods import MODES, Pod, Pods, pods
 from tests.acceptance.shop import Shop
 from tests.acceptance.stack import Stack
+from tests.acceptance.test_providers_misbehave import control
 from tests.acceptance.versions import carriers, make_current, version_of
 
 DEPLOYMENT = "holdfast-dev/worker"
@@ -30,6 +31,7 @@ ORDERS_PER_S = 1  # a small machine carries them beside processes that start
 STEP = 6  # orders between two steps of the update
 PIECES = 10_000
 SETTLE_S = 400.0
+LATE_MS = 5_000  # a carrier that answers late: some orders are under way whenever their worker is replaced
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
 
@@ -98,7 +100,10 @@ async def test_a_rolling_update_loses_no_request_and_no_order(cluster: Cluster):
             await customers.until_placed(STEP)
             consumer = await made.replace(consumer, "consumer-2")
             await customers.until_placed(STEP)
+            await control(shop, provider="carrier", mode="late", operations=["book"], delay_ms=LATE_MS)
+            await customers.until_placed(STEP)
             new = await made.replace(worker, "worker-2")
+            await control(shop)
             await customers.until_placed(STEP)
             await made.replace(gateway, "gateway-3", balancer)
             await customers.until_placed(STEP)
