@@ -43,6 +43,7 @@ if not counts[1] then
     end
     redis.call('PEXPIRE', KEYS[4], 5000)
   end
+  redis.call('SET', KEYS[2], ARGV[3], 'PX', 15000) -- as below: the counts may be there when a repetition comes
   return left * 4
 end
 local known, short, taken = 3, nil, {}

@@ -89,11 +89,20 @@ async def test_what_is_sold_out_or_short_is_named_and_nothing_is_taken(admission
 
 async def test_without_counts_everything_passes_and_is_remembered(admission: Admission, client: Client):
     """For whoever makes the counts; not for long."""
-    for wanted in ({"cup": 2}, {"cup": 1, "pot": 1}):
-        verdict = await ask(admission, wanted)
+    for key, wanted in (("one", {"cup": 2}), ("two", {"cup": 1, "pot": 1})):
+        verdict = await ask(admission, wanted, key=key)
         assert (verdict.is_known, verdict.is_open, verdict.is_counted) == (False, True, True)
     assert await counted(client, PASSED) == {"cup": 3, "pot": 1}
     assert 0 < await client.execute("PTTL", PASSED) <= 5_000
+
+
+async def test_a_repetition_of_what_passed_without_counts_is_under_way(admission: Admission, client: Client):
+    """Also when the counts are there by then and have nothing left; and it is remembered once."""
+    assert (await ask(admission, {"cup": 1})).is_open
+    assert (await ask(admission, {"cup": 1})).answer == b""
+    await count(client, cup=0)
+    assert (await ask(admission, {"cup": 1})).answer == b""
+    assert await counted(client, PASSED) == {"cup": 1}
 
 
 async def test_counts_without_a_generation_are_none(admission: Admission, client: Client):

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from fractions import Fraction
+from itertools import count as counting
 
 import hypothesis.strategies as st
 import pytest
@@ -79,7 +80,7 @@ STEPS = st.lists(
 async def test_the_limit_is_the_models(client: Client, policy: Policy, steps: list[tuple[int, int, int]]):
     """Whatever comes when, one by one or in portions: as many pass, as many are left, as long is the wait."""
     await client.execute("FLUSHALL")
-    model, now = Model(policy), EPOCH_US
+    model, now, numbers = Model(policy), EPOCH_US, counting()
     for pause_us, wanted, times in steps:
         now += pause_us
         clock = f"{now // 1_000_000} {now % 1_000_000}"
@@ -89,7 +90,7 @@ async def test_the_limit_is_the_models(client: Client, policy: Policy, steps: li
                 reply = await client.evaluate(LEASE, (KEY, clock), (*policy.arguments, wanted))
                 taken, left = (0, 0) if isinstance(reply, int) else reply
             else:
-                keys = (KEY, "{caller}:answer", "{gate}:counts", "{gate}:passed", clock)
+                keys = (KEY, f"{{caller}}:answer:{next(numbers)}", "{gate}:counts", "{gate}:passed", clock)
                 reply = await client.evaluate(ADMIT, keys, (*policy.arguments, HASH))
                 taken, left = (0, 0) if reply < 0 else (1, reply >> 2)
             # A microsecond either way is what floats may cost.
